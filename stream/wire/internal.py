@@ -1,0 +1,198 @@
+"""What the stages tell each other: partial profiles, samples, watermarks and references.
+
+The layout of every array follows from one `Reference`: its segments in the order `segment_names` gives, its signals
+in the order of the reference, their bins side by side. Two partial profiles with the same reference therefore merge by
+adding arrays.
+"""
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from msgspec import Struct, field
+
+Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+SignalType: TypeAlias = Literal["numeric", "categorical", "boolean"]
+Origin: TypeAlias = Literal["built", "learned", "inherited"]
+
+
+class Span(Struct, frozen=True, order=True):
+    """Offsets of one input partition, both ends included."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+
+
+class OutlyingRow(Struct, frozen=True):
+    """A row among the most unusual of its window (`statistics.md` 11)."""
+
+    score: int
+    """s_row in half decades of probability, 0 to 24."""
+    id_hash: int
+    prediction_id: str
+    time_ms: int
+    topic: str
+    partition: int
+    offset: int
+    traceparent: str | None
+    contributions: list[tuple[str, int, Any]]
+    """(signal, its own score s_j, raw value or None unless values may be shown), by falling score, at most 5."""
+
+
+class UnknownFeature(Struct, frozen=True):
+    """A feature name the reference does not know, and in how many rows it stood."""
+
+    name_hash: int
+    name: str
+    rows: int
+
+
+class Partial(Struct, frozen=True):
+    """A partial profile: the summaries one transaction built for one model, version and window.
+
+    `segments` [g] names the rows present, as indices into `segment_names(reference)`; the other arrays have one row for
+    each of them. Merging two partials adds their arrays segment by segment.
+    """
+
+    model_id: str
+    model_version: str
+    reference_id: str
+    window_start_ms: int
+    segments: Ints
+    rows: Ints
+    """[g] events."""
+    late: Ints
+    """[g] events that came late while their partition's watermark stood in this window."""
+    invalid_rows: Ints
+    """[g] rows with at least one invalid value."""
+    outlying_rows: Ints
+    """[g] rows with s_row >= 6."""
+    counts: Ints
+    """[g, T] bins of all signals side by side; T = sum of the signals' widths (valid bins, then the special ones)."""
+    moments: Ints
+    """[g, numeric signals, 4]: sum v, sum w, sum w^2, clipped (`statistics.md` 2.5)."""
+    spans: list[Span]
+    worst: list[OutlyingRow] = field(default_factory=list)
+    unknown: list[UnknownFeature] = field(default_factory=list)
+
+
+class SampledRow(Struct, frozen=True):
+    """A row of the bottom-k sample: hash of its prediction id, and its canonical JSON."""
+
+    id_hash: int
+    row: bytes
+
+
+class Sample(Struct, frozen=True):
+    """What ingest knows of a window without a reference: a bottom-k sample of its rows (`statistics.md` 2.8)."""
+
+    model_id: str
+    model_version: str
+    window_start_ms: int
+    rows: int
+    late: int
+    spans: list[Span]
+    sample: list[SampledRow]
+
+
+class SourceMark(Struct, frozen=True):
+    """Where one input partition stands after a transaction."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    watermark_ms: int | None
+    tick: bool = False
+    """The watermark was raised by the clock of an idle partition, not by a record."""
+    idle: bool = False
+    """The partition is at its end and declares that nobody need wait for it (`reliability.md` 5, follow)."""
+
+
+class Watermarks(Struct, frozen=True):
+    """The watermark record that closes a transaction in every partition of drift.profiles."""
+
+    sources: list[SourceMark]
+    partitions: dict[str, int]
+    """Partition count of every input topic."""
+    references_offset: int
+    """Next offset of drift.references that ingest had read when it worked."""
+
+
+class SignalReference(Struct, frozen=True, omit_defaults=False):
+    """What is normal for one signal (`contracts.md` 7). Fields that do not belong to its type are None."""
+
+    type: SignalType
+    counts: list[int]
+    """Rows per valid bin: len(edges) + 1 for numeric; one per category, then `other` if `others` is not empty, for
+    categorical; false, true for boolean."""
+    missing: int = 0
+    invalid: int = 0
+    edges: list[float] | None = None
+    mean: float | None = None
+    std: float | None = None
+    centre: float | None = None
+    scale: float | None = None
+    z: list[int] | None = None
+    low: list[float] | None = None
+    high: list[float] | None = None
+    categories: list[str] | None = None
+    others: list[int] | None = None
+    """64-bit hashes of the reference categories that share the bin `other`."""
+    singletons: int | None = None
+    overdispersion: float | None = None
+    segments: dict[str, list[int]] = field(default_factory=dict)
+    """Counts as above per segment name, `all` excepted."""
+    segments_special: dict[str, list[int]] = field(default_factory=dict)
+    """Missing and invalid per segment name, `all` excepted."""
+
+
+class RowReference(Struct, frozen=True):
+    """The integers of the distance of a row (`statistics.md` 2.7)."""
+
+    names: list[str]
+    mean: list[int]
+    factor: list[list[int]]
+
+
+class Slots(Struct, frozen=True):
+    """Seasonal slots: the rung, its time zone, and coarse counts per slot and signal (`statistics.md` 9)."""
+
+    rung: Literal["hour_of_day", "hour_of_day_weekend", "hour_of_week"]
+    timezone: str
+    counts: dict[str, list[list[int]]]
+
+
+class Reference(Struct, frozen=True):
+    """What normal is for one model version: immutable, named by the hash of its content (`contracts.md` 7)."""
+
+    reference_id: str
+    model_id: str
+    model_version: str
+    scope: Literal["inputs", "outcomes"]
+    origin: Origin
+    complete: bool
+    inherited_from: str | None
+    n_rows: int
+    data_from: str
+    data_to: str
+    effective_from: str
+    segments: dict[str, list[str]]
+    """Declared tag keys and their known values, both sorted."""
+    window_size_ms: int
+    window_rows: float | None
+    signals: dict[str, SignalReference]
+    row: RowReference | None
+    slots: Slots | None
+    outlying: tuple[int, int] | None = None
+    """(rows, rows with s_row >= 6) of the counting phase."""
+    schema_version: int = 1
+
+
+def segment_names(reference: Reference) -> list[str]:
+    """`all`, then `key=value` for every declared value and `key=other`, keys and values sorted."""
+    names = ["all"]
+    for key in sorted(reference.segments):
+        names += [f"{key}={value}" for value in sorted(reference.segments[key])]
+        names.append(f"{key}=other")
+    return names
