@@ -1,0 +1,163 @@
+"""The histogram e-detector: its clip, its recursion, its promise."""
+
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.detectors import Floats, Ints, Level, Reason
+from stream.detectors import histogram as h
+
+NORMAL = NormalDist()
+EDGES = [NORMAL.inv_cdf(i / 16) for i in range(1, 16)]
+UNIFORM = np.full(16, 1 / 16)
+Z = np.array([NORMAL.inv_cdf((i + 0.5) / 16) for i in range(16)])
+LN_A = np.log(1e6)
+
+
+def moved(mean: float, spread: float = 1.0) -> Floats:
+    """Probabilities of 16 bins, equal under N(0, 1), under another normal law."""
+    cdf = [0.0, *(NormalDist(mean, spread).cdf(e) for e in EDGES), 1.0]
+    return np.diff(np.array(cdf))
+
+
+def law_of(series: int, epsilon: float = 0.02, p: Floats = UNIFORM) -> h.Law:
+    return h.law(np.tile(p, (series, 1)), np.full(series, epsilon), z=np.tile(Z, (series, 1)))
+
+
+def window(counts: Ints, law: h.Law, ln_a: float = LN_A, phi: float = 1.0) -> h.Window:
+    r = len(counts)
+    return h.Window(counts, law, np.full(r, phi), np.full(r, ln_a), np.zeros(r, np.int8))
+
+
+def delays(after: Floats, n: int, epsilon: float, series: int = 200, most: int = 400, ln_a: float = LN_A) -> Floats:
+    """Windows until the alarm after 20 quiet ones, per series."""
+    rng = np.random.default_rng(7)
+    law, settings_ = law_of(series, epsilon), h.Settings()
+    state = h.start(series, 16, 16)
+    for _ in range(20):
+        state, _ = h.update(state, settings_, window(rng.multinomial(n, UNIFORM, series), law, ln_a))
+    found = np.full(series, np.nan)
+    for t in range(most):
+        state, verdicts = h.update(state, settings_, window(rng.multinomial(n, after, series), law, ln_a))
+        found[np.isnan(found) & (verdicts.level == Level.DRIFT)] = t + 1
+        if not np.isnan(found).any():
+            break
+    return found
+
+
+laws = st.lists(st.floats(0.01, 1.0), min_size=4, max_size=4).map(lambda x: np.array(x) / np.sum(x))
+
+
+@settings(max_examples=200, deadline=None)
+@given(laws, laws, st.floats(0.0, 0.5), st.integers(0, 2**32 - 1))
+def test_no_law_in_the_ball_gains_by_a_clipped_ratio(q: Floats, p: Floats, epsilon: float, seed: int) -> None:
+    ln_r, bets = h.clip(q, p, np.float64(epsilon))
+    r = np.exp(ln_r)
+    assert (p * r).sum() + epsilon * (r.max() - r.min()) <= 1 + 1e-12
+    if not bets:
+        assert (r == 1).all()
+    other = np.random.default_rng(seed).dirichlet(np.full(4, 0.3))
+    distance = 0.5 * np.abs(other - p).sum()
+    inside = p + (other - p) * min(1.0, epsilon / distance if distance else 1.0)
+    assert (inside * r).sum() <= 1 + 1e-12
+
+
+def test_a_clip_solves_both_equations_of_huber() -> None:
+    rng = np.random.default_rng(1)
+    q, p = rng.dirichlet(np.ones(16), 2_000), rng.dirichlet(np.ones(16), 2_000)
+    epsilon = rng.uniform(0, 0.2, 2_000)
+    ln_r, bets = h.clip(q, p, epsilon)
+    r = np.exp(ln_r[bets])
+    high, low = r.max(-1, keepdims=True), r.min(-1, keepdims=True)
+    above = np.maximum(q[bets] / high - p[bets], 0).sum(-1)
+    below = np.maximum(p[bets] - q[bets] / low, 0).sum(-1)
+    np.testing.assert_allclose(above, epsilon[bets], atol=1e-12)
+    np.testing.assert_allclose(below, epsilon[bets], atol=1e-12)
+
+
+def test_without_tolerance_the_clip_is_the_likelihood_ratio() -> None:
+    q, p = moved(0.3), UNIFORM
+    ln_r, _ = h.clip(q, p, np.float64(0.0))
+    np.testing.assert_allclose(ln_r, np.log(q / p), atol=1e-12)
+
+
+def test_padding_bins_change_nothing() -> None:
+    p = moved(0.2)[:5] / moved(0.2)[:5].sum()
+    wide = np.concatenate([p, np.zeros(11)])
+    rng = np.random.default_rng(2)
+    narrow_law = h.law(p[None], np.array([0.02]))
+    wide_law = h.law(wide[None], np.array([0.02]))
+    narrow, padded = h.start(1, 5, 4), h.start(1, 16, 4)
+    for _ in range(30):
+        counts = rng.multinomial(200, np.roll(p, 1))[None]
+        narrow, _ = h.update(narrow, h.Settings(), window(counts, narrow_law))
+        padded, _ = h.update(padded, h.Settings(), window(np.pad(counts, ((0, 0), (0, 11))), wide_law))
+    np.testing.assert_allclose(narrow.ln_m, padded.ln_m, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("after", "n", "epsilon", "published"),
+    [
+        (moved(0.25), 50, 0.02, 19),
+        (moved(0.25), 500, 0.02, 3),
+        (moved(0.25), 50, 0.0, 11),
+        (moved(0.5), 50, 0.02, 5),
+        (moved(1.0), 50, 0.02, 2),
+        (moved(0.1), 500, 0.02, 34),
+        (moved(0.0, 1.25), 50, 0.02, 15),
+    ],
+)
+def test_a_change_is_found_as_fast_as_published(after: Floats, n: int, epsilon: float, published: int) -> None:
+    assert np.median(delays(after, n, epsilon)) <= 1.5 * published + 1
+
+
+def test_one_window_alone_is_no_drift() -> None:
+    assert np.nanmin(delays(moved(2.0), 50_000, 0.02, most=5)) == 2
+
+
+@pytest.mark.parametrize(("n", "epsilon"), [(5, 0.0), (50, 0.0), (50, 0.02)])
+def test_false_alarms_stay_within_the_budget(n: int, epsilon: float) -> None:
+    rng = np.random.default_rng(3)
+    series, windows, ln_a = 500, 120, np.log(1000)
+    law, state, alarms = law_of(series, epsilon), h.start(series, 16, 16), 0
+    for _ in range(windows):
+        state, verdicts = h.update(state, h.Settings(), window(rng.multinomial(n, UNIFORM, series), law, ln_a))
+        fired = verdicts.level == Level.DRIFT
+        alarms += int(fired.sum())
+        state = h.reset(state, fired)
+    allowed = series * windows / 1000
+    assert alarms <= allowed
+
+
+def test_a_silent_stream_gathers_no_evidence() -> None:
+    law, state = law_of(1), h.start(1, 16, 16)
+    for _ in range(100):
+        state, verdicts = h.update(state, h.Settings(), window(np.zeros((1, 16), np.int64), law))
+        assert verdicts.reason[0] == Reason.EMPTY
+    assert np.isneginf(h.ln_evidence(state)).all()
+
+
+def test_the_open_form_notices_the_return() -> None:
+    rng = np.random.default_rng(4)
+    after = moved(0.5)
+    law = h.law(after[None], np.array([0.05]), z=Z[None], home=UNIFORM[None])
+    state = h.start(1, 16, len(law.weights))
+    for _ in range(50):
+        state, verdicts = h.update(state, h.Settings(), window(rng.multinomial(500, after)[None], law))
+        assert verdicts.level[0] != Level.DRIFT
+    for t in range(3):
+        state, verdicts = h.update(state, h.Settings(), window(rng.multinomial(500, UNIFORM)[None], law))
+        if verdicts.level[0] == Level.DRIFT:
+            break
+    assert t <= 2
+    assert verdicts.level[0] == Level.DRIFT
+
+
+def test_evidence_is_lowered_and_never_raised() -> None:
+    state = h.start(2, 16, 16)
+    state = h.State(np.zeros((2, 16)), state.counts, state.expected, state.n_prev, state.phi_prev)
+    lowered = h.lower(state, np.array([-1.0, 1.0]))
+    assert (lowered.ln_m == np.array([[-1.0], [0.0]])).all()
