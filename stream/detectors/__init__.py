@@ -41,6 +41,37 @@ class Reason(IntEnum):
     MUTED = 7
 
 
+class Sums(Struct, frozen=True, eq=False):
+    """One closed window of R bounded signals, every one in [0, 1]: what mergeable sums tell of it."""
+
+    start_ms: int
+    n: Floats
+    """[R] events; 0 in an empty window."""
+    s: Floats
+    """[R] sum of the values."""
+    m2: Floats
+    """[R] sum of squared deviations from the window's own mean."""
+    phi: Floats
+    """[R] overdispersion at this n, at least 1."""
+    ln_threshold: Floats
+    """[R] ln of the threshold A_s of the member."""
+    reason: Codes
+    """[R] of `Reason`: a series with one keeps its state as it is."""
+    testing: Bools
+    """[R] False while an episode of its group is open: detectors without evidence then rest."""
+
+
+class Changes(Struct, frozen=True, eq=False):
+    """What a test that fired found, per series; rows that did not fire hold NaN and the start of the window."""
+
+    at_ms: Ints
+    """[R] start of the window in which the new state began."""
+    before: Floats
+    """[R] mean until then."""
+    after: Floats
+    """[R] mean since then."""
+
+
 class Verdicts(Struct, frozen=True, eq=False):
     """Verdicts of one window, a column per field; NaN stands for "not applicable"."""
 
@@ -54,6 +85,8 @@ class Verdicts(Struct, frozen=True, eq=False):
     """[R] log10 of the e-value; NaN for detectors without one."""
     reason: Codes
     """[R] of `Reason`."""
+    changes: Changes | None = None
+    """Of detectors that locate the change themselves."""
 
 
 def ln_sum(ln: Floats) -> Floats:
@@ -104,7 +137,9 @@ def judge_evidence(ln_m: Floats, ln_threshold: Floats, reason: Codes) -> Verdict
     )
 
 
-def judge_test(fires: Bools, statistic: Floats, threshold: Floats, reason: Codes) -> Verdicts:
+def judge_test(
+    fires: Bools, statistic: Floats, threshold: Floats, reason: Codes, changes: Changes | None = None
+) -> Verdicts:
     """Verdicts of detectors without an e-value: drift where it fires, else ok."""
     silent = reason != Reason.NONE
     level = np.where(silent, Level.NOT_READY, np.where(fires, Level.DRIFT, Level.OK))
@@ -114,4 +149,5 @@ def judge_test(fires: Bools, statistic: Floats, threshold: Floats, reason: Codes
         threshold=np.where(silent, np.nan, threshold),
         evidence=np.full(len(fires), np.nan),
         reason=reason,
+        changes=changes,
     )

@@ -186,17 +186,24 @@ def clip(q: Floats, p: Floats, epsilon: Floats) -> tuple[Floats, Bools]:
     `sum p r + epsilon (max r - min r) <= 1` up to 1e-12 (`statistics.md` 5.2).
     """
     p = np.broadcast_to(p, q.shape)
-    epsilon = np.broadcast_to(epsilon, q.shape[:-1])[..., None]
-    bets = 0.5 * np.abs(q - p).sum(-1) > epsilon[..., 0]
+    epsilon = np.broadcast_to(epsilon, q.shape[:-1])
+    bets = np.asarray(0.5 * np.abs(q - p).sum(-1) > epsilon)
+    ln_r = np.zeros(q.shape)
+    # Most experts are idle while nothing happens: the sort is spent on the others alone.
+    ln_r[bets] = _solved(q[bets], p[bets], epsilon[bets][:, None])
+    return ln_r, bets
+
+
+def _solved(q: Floats, p: Floats, epsilon: Floats) -> Floats:
     ratio = np.divide(q, p, out=np.ones_like(q), where=p > 0)
     order = np.argsort(-ratio, axis=-1, kind="stable")
     q_sorted, p_sorted = np.take_along_axis(q, order, -1), np.take_along_axis(p, order, -1)
-    high = _quotients(q_sorted.cumsum(-1), p_sorted.cumsum(-1) + epsilon, 0.0).max(-1)
-    low = _quotients(q_sorted[..., ::-1].cumsum(-1), p_sorted[..., ::-1].cumsum(-1) - epsilon, np.inf).min(-1)
-    r = np.minimum(np.maximum(ratio, low[..., None]), high[..., None])
-    excess = (p * r).sum(-1) + epsilon[..., 0] * (r.max(-1) - r.min(-1))
-    r = np.where(bets[..., None], r / np.maximum(excess, 1.0)[..., None], 1.0)
-    return np.log(r), bets
+    high = _quotients(q_sorted.cumsum(-1), p_sorted.cumsum(-1) + epsilon, 0.0).max(-1, keepdims=True)
+    low = _quotients(q_sorted[:, ::-1].cumsum(-1), p_sorted[:, ::-1].cumsum(-1) - epsilon, np.inf)
+    r = np.minimum(np.maximum(ratio, low.min(-1, keepdims=True)), high)
+    spread = r.max(-1, keepdims=True) - r.min(-1, keepdims=True)
+    excess = (p * r).sum(-1, keepdims=True) + epsilon * spread
+    return np.asarray(np.log(r / np.maximum(excess, 1.0)))
 
 
 def _quotients(above: Floats, below: Floats, otherwise: float) -> Floats:
