@@ -75,6 +75,8 @@ class Partial(Struct, frozen=True):
     spans: list[Span]
     worst: list[OutlyingRow] = field(default_factory=list)
     unknown: list[UnknownFeature] = field(default_factory=list)
+    first_column: int = 0
+    """The column of T that `counts[:, 0]` stands for: a profile too wide for one record travels in several."""
 
 
 class SampledRow(Struct, frozen=True):
