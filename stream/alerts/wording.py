@@ -1,0 +1,381 @@
+"""What an alert says to the person on call: summary (what), description (since when, what else), action (what next).
+
+Pure functions of the alert. Numbers are short (51.2k, 41 %) and always precise enough to show a difference.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from math import floor, log, log10
+from typing import Final
+
+from stream.wire.outbound import (
+    Alert,
+    BurstDetails,
+    ChallengerDetails,
+    ConceptDetails,
+    Details,
+    DriftDetails,
+    EventName,
+    Kind,
+    OutlierDetails,
+    PerformanceDetails,
+    QualityDetails,
+    RetrainDetails,
+    SignalEntry,
+    SilenceDetails,
+)
+
+_UNITS: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_NAMES: Final = {
+    "row:distance": "relation of the features",
+    "row:quality": "rows with invalid values",
+    "row:outlier": "unusual rows",
+    "volume:predictions": "number of predictions",
+    "volume:feedback": "number of labels",
+    "outcome:error": "error",
+    "outcome:residual": "residual",
+    "outcome:delay": "label delay",
+    "outcome:coverage": "share of labelled predictions",
+    "outcome:gain": "gain of the challenger",
+}
+_DETECTORS: Final = {"adwin": "ADWIN", "page_hinkley": "Page-Hinkley", "histogram": "histogram", "mean": "mean"}
+_WHAT: Final[dict[Kind, str]] = {
+    "data_drift": "The inputs",
+    "prediction_drift": "The predictions",
+    "concept_drift": "The relation between predictions and labels",
+    "performance": "The performance",
+    "data_quality": "The quality of the records",
+    "outlier": "The rate of unusual rows",
+}
+_CHANGED: Final = {
+    "sudden": "changed at about {at} and stayed changed",
+    "gradual": "began to move at about {at} and moved on gradually",
+    "temporary": "changed at about {at}, but only for a time",
+    "recurring": "changed at about {at}, to a state seen before",
+}
+_ENDED: Final = {
+    "returned": "back at the reference",
+    "new_reference": "a new reference is in force",
+    "retired": "the version has gone silent",
+    "operator": "closed by an operator",
+}
+_LISTED: Final = 3
+_MAY_NOT_MATURE: Final = "the reference may not take up what was learned since, because the data moved"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with about three significant digits and a unit: 51200.5 is "51.2k", 0.01234 is "0.0123", 812.0 "812"."""
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits}g}")
+    size = abs(rounded)
+    if size >= 1e15 or size < 1e-4:
+        return f"{value:.{digits - 1}e}".replace("e+", "e").replace("e-0", "e-").replace("e0", "e")
+    for factor, unit in _UNITS:
+        if size >= factor:
+            return _plain(rounded / factor, digits) + unit
+    return _plain(rounded, digits)
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """A share: 0.41 is "41 %", 0.0206 "2.1 %", 0.0003 "0.03 %"."""
+    return f"{_plain(float(f'{100 * share:.{digits}g}'), digits)} %"
+
+
+def change(before: float, after: float, text: Callable[[float, int], str] = number) -> str:
+    """Both numbers, with as many digits as it takes to tell them apart: "51.2k to 61.2k"."""
+    for digits in range(3 if text is number else 2, 10):
+        texts = text(before, digits), text(after, digits)
+        if texts[0] != texts[1] or before == after:
+            break
+    return f"{texts[0]} to {texts[1]}"
+
+
+def listing(names: Iterable[str]) -> str:
+    """Names as in speech, repeats dropped: "a", "a and b", "a, b and c", "a, b, c and 4 more"."""
+    unique = list(dict.fromkeys(names))
+    shown = unique[:_LISTED]
+    if len(unique) > _LISTED:
+        return ", ".join(shown) + f" and {len(unique) - _LISTED} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def span(duration_ms: int) -> str:
+    """A length of time in its two largest units: "1 h 4 min", "3 d", "45 s"."""
+    seconds = duration_ms // 1000
+    parts: list[str] = []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        if (count := seconds // size) and len(parts) < 2:  # noqa: PLR2004 - two units
+            parts.append(f"{count} {unit}")
+            seconds -= count * size
+        elif parts:
+            break
+    return " ".join(parts) or "0 s"
+
+
+def signal_name(signal: str) -> str:
+    """A signal as people call it: `feature:income` is "income", `row:distance` "relation of the features"."""
+    return _NAMES.get(signal) or signal.partition(":")[2] or signal
+
+
+def place(alert: Alert) -> str:
+    """Model, version and segment: "credit/3 country=DE", without the segment where it is all."""
+    whole = f"{alert.model_id}/{alert.model_version}"
+    return whole if alert.segment == "all" else f"{whole} {alert.segment}"
+
+
+def movement(entry: SignalEntry) -> str:
+    """How one signal moved: "income moved up, mean 51.2k to 61.2k"."""
+    name = signal_name(entry.signal)
+    before, after = entry.before, entry.after
+    if before.rate is not None and after.rate is not None:
+        what = "" if entry.measure == "rate" else f" {entry.measure}"
+        return f"{name}{what} {change(before.rate, after.rate, percent)}"
+    moved = f"moved {entry.direction}" if entry.direction in ("up", "down") else "changed"
+    if before.top and after.top:
+        category, old, new = _category(dict(before.top), dict(after.top))
+        return f'{name} {moved}, "{category}" {change(old, new, percent)}'
+    if before.std and after.std and _widened(entry):
+        return f"{name} {'widened' if after.std > before.std else 'narrowed'}, std {change(before.std, after.std)}"
+    if before.mean is not None and after.mean is not None:
+        return f"{name} {moved}, mean {change(before.mean, after.mean)}"
+    if entry.effect.psi is not None:
+        return f"{name} {moved}, PSI {number(entry.effect.psi)}"
+    return f"{name} {moved}"
+
+
+def summary(alert: Alert, event: EventName, details: Details, *, may_not_mature: bool = False) -> str:
+    """One line that can stand alone in a list of alerts."""
+    if event == "resolved":
+        about = signal_name(alert.signals[0].signal) if alert.signals else alert.kind
+        reason = _ENDED[alert.resolve_reason or "returned"]
+        return f"{place(alert)}: {about} resolved after {span(_open_ms(alert))}, {reason}"
+    return f"{place(alert)}: {_news(alert, event, details, may_not_mature=may_not_mature)}"
+
+
+def description(alert: Alert, event: EventName, details: Details, *, may_not_mature: bool = False) -> str:
+    """Since when, in which shape, and what else moved: a few sentences."""
+    if isinstance(details, OutlierDetails):
+        worst = [f"{signal_name(part.signal)} (score {part.score})" for part in details.contributions]
+        parts = f" Most unusual: {listing(worst)}." if worst else ""
+        return f"A row this unusual has a probability of about {number(details.p_value, 1)} in the reference.{parts}"
+    if isinstance(details, ChallengerDetails):
+        low, high = details.interval
+        interval = f"{number(low, 2)} to {number(high, 2)}"
+        return f"The gain lies within {interval} with {percent(details.confidence)} confidence."
+    if isinstance(details, RetrainDetails):
+        return f"{number(details.n_rows)} rows and {number(details.n_labels)} labels have come since the change."
+    if isinstance(details, SilenceDetails):
+        seen = f"last seen at {_clock(details.last_seen, alert.updated_at)}" if details.last_seen else "never seen"
+        return f"{details.what.capitalize()}: {seen}."
+    sentences = [_since(alert, event, may_not_mature=may_not_mature)]
+    others = [movement(entry) for entry in _first_per_signal(alert.signals)[1:]]
+    if others:
+        sentences.append(f"Also: {'; '.join(others[:_LISTED])}{_more(len(others))}.")
+    seen_by = [_DETECTORS.get(entry.detector, entry.detector) for entry in alert.signals if entry.evidence is None]
+    if seen_by and event != "notice":
+        sentences.append(f"Detected as well by {listing(seen_by)}.")
+    if isinstance(details, DriftDetails) and details.skew:
+        sentences.append("It was there from the first window on: serving differs from training.")
+    return " ".join(sentences)
+
+
+def action(alert: Alert, event: EventName, details: Details) -> str:
+    """What to do next, in one sentence."""
+    if event == "resolved":
+        return _after_the_end(alert)
+    match details:
+        case OutlierDetails():
+            return f"Look up prediction {details.prediction_id}; nothing to do where such a case is plausible."
+        case ChallengerDetails():
+            return _on_challenger(details)
+        case RetrainDetails():
+            return f"Retrain on the data from {_day(details.data_from)} to {_day(details.data_to)}."
+        case _ if event == "notice":
+            return "Nothing to do yet: watch whether an alert follows."
+        case BurstDetails():
+            return "Look for a changed unit or a new population behind the unusual rows."
+        case SilenceDetails():
+            return f"Check that {details.what} are still written to their topic."
+        case PerformanceDetails():
+            return "Check that the labels are sound; then roll back or retrain."
+        case ConceptDetails():
+            inputs = (
+                "Check the producers of the inputs, which moved too; then retrain"
+                if details.inputs_moved
+                else "Retrain"
+            )
+            return f"{inputs} on labels since the change."
+        case QualityDetails():
+            return f"Check {_producers(check.signal for check in details.checks)}: fields, types and categories."
+        case DriftDetails():
+            return _on_drift(alert, details)
+
+
+def _news(alert: Alert, event: EventName, details: Details, *, may_not_mature: bool) -> str:
+    match details:
+        case OutlierDetails():
+            return f"outlier {details.prediction_id}, score {details.score} over {details.threshold}{_worst(details)}"
+        case ChallengerDetails():
+            return _verdict_on_challenger(details)
+        case RetrainDetails():
+            return f"retraining requested because of {details.reason}"
+        case _ if event == "notice":
+            detected = _detected(alert)
+            reasons = [*([_MAY_NOT_MATURE] if may_not_mature else []), *([detected] if detected else [])]
+            return "; ".join(reasons)
+        case BurstDetails():
+            return f"unusual rows {change(details.reference_rate, details.rate, percent)}"
+        case SilenceDetails():
+            missing = f"{number(details.expected_per_window)} expected in each"
+            return f"no {details.what} for {_count(details.windows, 'window')}, {missing}"
+        case PerformanceDetails():
+            metric = details.metric.replace("_", " ")
+            text = percent if metric.endswith("rate") or metric == "accuracy" else number
+            return f"{metric} {change(details.before, details.after, text)} over {number(details.n_pairs)} pairs"
+        case ConceptDetails():
+            over = f"over {number(details.n_pairs)} pairs"
+            return f"labels no longer follow the predictions, mean residual {number(details.residual, 2)} {over}"
+        case QualityDetails():
+            checks = [
+                f"{signal_name(check.signal)} {check.check} {change(check.reference_rate, check.rate, percent)}"
+                for check in details.checks
+            ]
+            return listing(checks) or "quality of the records changed"
+        case DriftDetails():
+            total = f"({details.signals_moved} of {_count(details.signals_watched, 'signal')})"
+            signals = _first_per_signal(alert.signals)
+            others = [signal_name(entry.signal) for entry in signals[1:]]
+            hidden = max(0, details.signals_moved - len(signals))
+            names = [*others, *([f"{hidden} more"] if hidden and len(others) < _LISTED else [])]
+            also = f"; also {listing(names)}" if names else ""
+            first = movement(signals[0]) if signals else "signals moved"
+            return f"{first}{also} {total}"
+
+
+def _since(alert: Alert, event: EventName, *, may_not_mature: bool) -> str:
+    what = _WHAT.get(alert.kind, "It")
+    if event == "notice":
+        if may_not_mature:
+            return "What came since it was learned differs from it by more than the tolerance: it stays in force."
+        return "A detector without a false-alarm guarantee fired; the evidence of the group does not confirm it."
+    at = f" at about {_clock(alert.change_point.at, alert.updated_at)}" if alert.change_point else ""
+    if event == "resolved" and alert.resolve_reason == "returned":
+        return f"{what} changed{at} and returned."
+    if alert.change_type and at:
+        return f"{what} {_CHANGED[alert.change_type].format(at=at.removeprefix(' at about '))}."
+    return f"{what} changed{at}."
+
+
+def _detected(alert: Alert) -> str:
+    by_signal: dict[str, list[SignalEntry]] = {}
+    for entry in alert.signals:
+        by_signal.setdefault(entry.signal, []).append(entry)
+    texts = []
+    for entries in by_signal.values():
+        detectors = listing(_DETECTORS.get(entry.detector, entry.detector) for entry in entries)
+        texts.append(f"{movement(entries[0])} ({detectors})")
+    return listing(texts) if texts else ""
+
+
+def _on_drift(alert: Alert, details: DriftDetails) -> str:
+    signals = [entry.signal for entry in alert.signals if entry.evidence is not None]
+    features = [signal for signal in signals if signal.startswith("feature:")]
+    if details.skew:
+        return f"Compare how training and serving compute {listing(map(signal_name, features or signals))}."
+    if alert.kind == "prediction_drift":
+        if set(signals) == {"latency"}:
+            return "Check the load and the hosts of the model."
+        return "Look for a data_drift alert of this model; without one, check what was deployed last."
+    if not features:
+        return "Look for a broken join or default value: features no longer go together as before."
+    return f"Check {_producers(features)} before retraining."
+
+
+def _producers(signals: Iterable[str]) -> str:
+    names = list(dict.fromkeys(map(signal_name, signals)))
+    return f"the producer{'s' if len(names) > 1 else ''} of {listing(names)}"
+
+
+def _after_the_end(alert: Alert) -> str:
+    match alert.resolve_reason:
+        case "new_reference":
+            return "Nothing to do: windows are compared with the new reference from now on."
+        case "retired":
+            return "Nothing to do if the version was withdrawn; else check that its predictions arrive."
+        case _:
+            return "Nothing to do."
+
+
+def _verdict_on_challenger(details: ChallengerDetails) -> str:
+    pairs = f"{number(details.n_pairs)} pairs"
+    gain = f"{details.metric.replace('_', ' ')} {number(abs(details.gain), 2)}"
+    match details.decision:
+        case "challenger_better":
+            return f"challenger {details.challenger} beats champion {details.champion}, {gain} better over {pairs}"
+        case "champion_better":
+            return f"champion {details.champion} beats challenger {details.challenger}, {gain} better over {pairs}"
+        case "no_difference_found":
+            return f"no difference found between {details.champion} and {details.challenger} over {pairs}"
+
+
+def _on_challenger(details: ChallengerDetails) -> str:
+    if details.decision == "challenger_better":
+        return f"Consider promoting {details.challenger}."
+    return f"Keep {details.champion}."
+
+
+def _worst(details: OutlierDetails) -> str:
+    return f", mostly {signal_name(details.contributions[0].signal)}" if details.contributions else ""
+
+
+def _first_per_signal(entries: list[SignalEntry]) -> list[SignalEntry]:
+    """The leading entry of each signal that the evidence names, in their order."""
+    first: dict[str, SignalEntry] = {}
+    for entry in entries:
+        if entry.evidence is not None:
+            first.setdefault(entry.signal, entry)
+    return list(first.values())
+
+
+def _category(before: dict[str, float], after: dict[str, float]) -> tuple[str, float, float]:
+    """The category whose share moved most, ties to the first of the reference, with its shares."""
+    category = max({**before, **after}, key=lambda name: abs(after.get(name, 0.0) - before.get(name, 0.0)))
+    return category, before.get(category, 0.0), after.get(category, 0.0)
+
+
+def _widened(entry: SignalEntry) -> bool:
+    """Whether the spread of a signal moved more than its mean, both on the scale of its reference."""
+    before, after = entry.before, entry.after
+    if not before.std or not after.std:
+        return False
+    shift = abs((after.mean or 0.0) - (before.mean or 0.0)) / before.std
+    return abs(log(after.std / before.std)) > shift
+
+
+def _plain(value: float, digits: int) -> str:
+    decimals = max(0, digits - 1 - floor(log10(abs(value)))) if value else 0
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _count(amount: int, noun: str) -> str:
+    return f"{amount} {noun}{'' if amount == 1 else 's'}"
+
+
+def _more(amount: int) -> str:
+    return f"; and {amount - _LISTED} more" if amount > _LISTED else ""
+
+
+def _open_ms(alert: Alert) -> int:
+    lasted = datetime.fromisoformat(alert.updated_at) - datetime.fromisoformat(alert.starts_at)
+    return lasted // timedelta(milliseconds=1)
+
+
+def _clock(time: str, now: str) -> str:
+    """Hour and minute in UTC, with the day where it is not that of `now`."""
+    return time[11:16] if time[:10] == now[:10] else _day(time)
+
+
+def _day(time: str) -> str:
+    return f"{time[:10]} {time[11:16]}"
