@@ -54,7 +54,7 @@ laws = st.lists(st.floats(0.01, 1.0), min_size=4, max_size=4).map(lambda x: np.a
 @settings(max_examples=200, deadline=None)
 @given(laws, laws, st.floats(0.0, 0.5), st.integers(0, 2**32 - 1))
 def test_no_law_in_the_ball_gains_by_a_clipped_ratio(q: Floats, p: Floats, epsilon: float, seed: int) -> None:
-    ln_r, bets = h.clip(q, p, np.float64(epsilon))
+    ln_r, bets = h.clip(q, p, np.asarray(epsilon))
     r = np.exp(ln_r)
     assert (p * r).sum() + epsilon * (r.max() - r.min()) <= 1 + 1e-12
     if not bets:
@@ -80,7 +80,7 @@ def test_a_clip_solves_both_equations_of_huber() -> None:
 
 def test_without_tolerance_the_clip_is_the_likelihood_ratio() -> None:
     q, p = moved(0.3), UNIFORM
-    ln_r, _ = h.clip(q, p, np.float64(0.0))
+    ln_r, _ = h.clip(q, p, np.asarray(0.0))
     np.testing.assert_allclose(ln_r, np.log(q / p), atol=1e-12)
 
 
