@@ -1,8 +1,8 @@
 """Worlds: seeded streams of predictions whose law, and whose drift, are known.
 
-A world makes native JSON records of about 860 bytes with 16 numeric and 4 categorical features, one tag, a score, a label and
-a latency. Row i is the same in every call, however many rows are asked for. From row `drift_at` on, the signals named in
-`drifting` follow another law; all others stay as they are.
+A world makes native JSON records of about 860 bytes with 16 numeric and 4 categorical features, one tag, a score, a
+label and a latency. Row i is the same in every call, however many rows are asked for. From row `drift_at` on, the
+signals named in `drifting` follow another law; all others stay as they are.
 
     records = World(seed=7, drift_at=5_000).records(10_000)
     batch = batch_of(records, topic="predictions", partition=0)
@@ -177,10 +177,11 @@ def _numeric(normal: Floats, drift: dict[str, Floats]) -> Floats:
 def _choice(normal: Floats, known: Sequence[str], absent: Mask | None = None) -> list[Any]:
     """The first ones often, the last ones rarely: shares fall like those of a square."""
     place = np.floor(ndtr(normal) ** 2 * len(known)).astype(np.int64)
-    chosen = np.array(known, dtype=object)[np.minimum(place, len(known) - 1)]
+    chosen: np.ndarray[Any, np.dtype[np.object_]] = np.array(known, dtype=object)[np.minimum(place, len(known) - 1)]
     if absent is not None:
         chosen[absent] = None
-    return chosen.tolist()
+    values: list[Any] = chosen.tolist()
+    return values
 
 
 def _record(world: World, columns: Columns, row: int) -> dict[str, Any]:
@@ -197,4 +198,5 @@ def _record(world: World, columns: Columns, row: int) -> dict[str, Any]:
         "prediction": {"label": columns.label[row], "score": float(columns.score[row])},
         "tags": {"country": columns.country[row]},
         "latency_ms": float(columns.latency_ms[row]),
+        "schema_version": 1,
     }
