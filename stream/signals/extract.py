@@ -7,6 +7,7 @@ floats, and its answer for a row does not depend on the other rows of the group.
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -301,6 +302,8 @@ def _width(name: str, signal: SignalReference) -> int:
         raise ValueError(f"{name}: must be {_TYPES[name]}, not {signal.type}")
     if signal.type == "numeric" and (signal.edges is None or len(signal.counts) != len(signal.edges) + 1):
         raise ValueError(f"{name}: counts must be one more than edges")
+    if signal.type == "numeric" and not all(low < high for low, high in pairwise(signal.edges or ())):
+        raise ValueError(f"{name}: edges must rise")
     if signal.type == "boolean" and len(signal.counts) != len(("false", "true")):
         raise ValueError(f"{name}: a boolean has two counts")
     if signal.type == "categorical" and len(signal.counts) != len(signal.categories or ()) + bool(signal.others):
@@ -343,7 +346,7 @@ def _grid(reference: Reference, signals: list[int], first: Ints) -> Grid:
     for position, own in enumerate(edges):
         cell = _cell(own, low[position], per_unit[position])
         fullest = int(np.bincount(cell).max(initial=0))
-        if fullest > _STEPS_MAX:
+        if fullest > _STEPS_MAX or (len(own) > 1 and per_unit[position] == 0.0):  # 0.0: the span is no float64
             searched.append((position, own))
             continue
         steps = max(steps, fullest)
@@ -407,9 +410,9 @@ def _distance(reference: Reference, first: Ints) -> Distance | None:
 def row_integers(row: RowReference) -> tuple[Floats, Floats]:
     """Mean [d] and factor [d, d] of a row reference, integers as float64, as `distances` takes them."""
     d = len(row.names)
-    mean, factor = np.array(row.mean, dtype=np.float64), np.array(row.factor, dtype=np.float64).reshape(d, d)
-    if mean.shape != (d,):
-        raise ValueError("row: mean and names differ in length")
+    mean, factor = np.array(row.mean, dtype=np.float64), np.array(row.factor, dtype=np.float64)
+    if mean.shape != (d,) or factor.shape != (d, d):
+        raise ValueError("row: names, mean and factor differ in length")
     return mean, factor
 
 
