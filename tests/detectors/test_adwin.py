@@ -28,9 +28,7 @@ def test_with_one_event_per_window_it_is_river(seed: int) -> None:
     clock, max_buckets = int(rng.choice([1, 5, 32])), int(rng.choice([2, 5, 8]))
     window, grace = int(rng.choice([1, 5, 12])), int(rng.choice([2, 10, 40]))
     untyped: Any = drift.ADWIN
-    theirs = untyped(
-        delta=delta, clock=clock, max_buckets=max_buckets, min_window_length=window, grace_period=grace
-    )
+    theirs = untyped(delta=delta, clock=clock, max_buckets=max_buckets, min_window_length=window, grace_period=grace)
     ours = adwin.Settings(
         form="textbook",
         delta=delta,
