@@ -1,0 +1,332 @@
+"""Bytes and structs: the one binary form of internal records, JSON that leaves the house, times, hashes.
+
+A bad record is a value, `Malformed`, never an exception: nothing that begins with `decode` raises, whatever the bytes.
+"""
+
+import math
+import re
+import struct
+from binascii import crc32
+from collections.abc import Hashable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from hashlib import blake2b, sha256
+from typing import Any, Final, TypeVar, cast, get_args
+
+import msgspec
+import numpy as np
+import orjson
+from msgspec import Struct
+
+from stream.wire.canonical import canonical_json
+from stream.wire.internal import Reference
+
+T = TypeVar("T")
+
+FRAME_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Larger than any snapshot a broker accepts; above it a length field is an attack or a bug."""
+REFERENCE_BYTES_MAX: Final = 8 * 1024 * 1024
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EARLIEST_MS: Final = -62_135_596_800_000
+LATEST_MS: Final = 253_402_300_799_999
+"""The years 1 to 9999, all that RFC 3339 can write."""
+
+_NANOSECONDS_MAX: Final = 1e21
+
+_RFC3339: Final = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9]|60)(?:\.([0-9]+))?"
+    r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
+)
+_MAGIC: Final = b"\xd5\x1f"
+_VERSION: Final = 1
+_HEAD: Final = struct.Struct("<2sBIB")  # magic, version of the frame, crc32 of what follows, bytes of the kind
+_ARRAY: Final = 1  # msgpack extension code
+_ARRAY_HEAD: Final = struct.Struct("<BBB")  # type of the array, type on the wire, rank; then 8 bytes per dimension
+_NAMES: Final = ("bool", "<i1", "<i2", "<i4", "<i8", "<u1", "<u2", "<u4", "<u8", "<f4", "<f8")
+_DTYPES: Final[dict[int, np.dtype[Any]]] = {code: np.dtype(name) for code, name in enumerate(_NAMES)}
+_CODES: Final = {dtype: code for code, dtype in _DTYPES.items()}
+_NARROW: Final[tuple[np.dtype[Any], ...]] = tuple(np.dtype(name) for name in ("<i1", "<i2", "<i4"))
+_RANK_MAX: Final = 8
+
+
+class Malformed(Struct, frozen=True):
+    """What is wrong with some bytes: a stable code, and where and why in words."""
+
+    code: str
+    detail: str
+
+
+def hash64(value: bytes | str) -> int:
+    """The first eight bytes of BLAKE2b as an unsigned integer: the same on every machine, for ever."""
+    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+
+
+def partition_of(key: bytes | None, partitions: int) -> int:
+    """The partition of a key of ours, 0 to partitions - 1; a record without a key goes to 0."""
+    return 0 if key is None else hash64(key) % partitions
+
+
+def encode(value: Struct, kind: str) -> bytes:
+    """A struct as one frame: head with checksum, then msgpack; `decode` with its type is the inverse.
+
+    Fields may hold texts, bytes, numbers up to 64 bits, None, lists, tuples, dicts (keys of any hashable kind), structs,
+    and numpy arrays of booleans, integers and floats of any rank up to 8. Integer arrays travel in the smallest type that
+    holds them and come back in their own. `kind`, such as `partial/1`, names what it is and which shape it has. Raises
+    `TypeError` or `OverflowError` on anything else: a bug.
+    """
+    body = _ENCODER.encode(value)
+    name = kind.encode("ascii")
+    rest = name + body
+    return _HEAD.pack(_MAGIC, _VERSION, crc32(rest), len(name)) + rest
+
+
+def decode(data: bytes, shape: type[T], kind: str | None = None) -> T | Malformed:
+    """The struct in a frame. Never raises.
+
+    Codes: `not_a_frame`, `frame_version`, `frame_checksum`, `frame_kind` (another than the one asked for),
+    `frame_too_large` (above 256 MiB) and `frame_shape` (the body does not fit `shape`, or one array would exceed 256 MiB).
+    """
+    opened = _opened(data, kind)
+    return opened if isinstance(opened, Malformed) else _body(opened, shape)
+
+
+def _opened(data: bytes, kind: str | None) -> memoryview | Malformed:
+    if len(data) > FRAME_BYTES_MAX:
+        return Malformed("frame_too_large", f"{len(data)} bytes")
+    if len(data) < _HEAD.size or not data.startswith(_MAGIC):
+        return Malformed("not_a_frame", "unknown first bytes")
+    _, version, checksum, name_bytes = _HEAD.unpack_from(data)
+    if version != _VERSION:
+        return Malformed("frame_version", f"version {version}, this release reads {_VERSION}")
+    rest = memoryview(data)[_HEAD.size :]
+    if crc32(rest) != checksum:
+        return Malformed("frame_checksum", "the bytes are not those that were written")
+    if kind is not None and bytes(rest[:name_bytes]) != kind.encode():
+        return Malformed("frame_kind", f"not a {kind}")
+    return rest[name_bytes:]
+
+
+def kind_of(data: bytes) -> str | None:
+    """The kind a frame says it is, or None if the bytes are no frame. Its checksum is not looked at."""
+    if len(data) < _HEAD.size or not data.startswith(_MAGIC):
+        return None
+    end = _HEAD.size + data[_HEAD.size - 1]
+    return data[_HEAD.size : end].decode("ascii", "replace")
+
+
+def _body(body: memoryview, shape: type[T]) -> T | Malformed:
+    try:
+        decoded: T = _decoder(cast("Hashable", shape)).decode(body)
+    except msgspec.ValidationError as error:
+        return Malformed("frame_shape", str(error))
+    except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError, MemoryError):
+        return Malformed("frame_shape", "not a whole msgpack value")
+    return decoded
+
+
+@lru_cache(maxsize=256)
+def _decoder(shape: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(shape, dec_hook=_to_array, ext_hook=_unpack)
+
+
+def _pack(value: Any) -> msgspec.msgpack.Ext:
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
+    if not isinstance(value, np.ndarray) or value.dtype not in _CODES or value.ndim > _RANK_MAX:
+        raise TypeError(f"no binary form for {type(value).__name__}")
+    wire = value.astype(_wire_dtype(value), copy=False)
+    head = _ARRAY_HEAD.pack(_CODES[value.dtype], _CODES[wire.dtype], value.ndim)
+    return msgspec.msgpack.Ext(_ARRAY, head + struct.pack(f"<{value.ndim}Q", *value.shape) + wire.tobytes())
+
+
+def _wire_dtype(array: np.ndarray[Any, Any]) -> np.dtype[Any]:
+    own: np.dtype[Any] = array.dtype
+    if own.kind != "i" or not array.size:
+        return own
+    low, high = int(array.min()), int(array.max())
+    for narrow in _NARROW:
+        limits = np.iinfo(narrow)
+        if narrow.itemsize < own.itemsize and limits.min <= low and high <= limits.max:
+            return narrow
+    return own
+
+
+def _unpack(code: int, data: memoryview) -> np.ndarray[Any, Any]:
+    if code != _ARRAY or len(data) < _ARRAY_HEAD.size:
+        raise ValueError("not an array")
+    own_code, wire_code, rank = _ARRAY_HEAD.unpack_from(data)
+    own, wire = _DTYPES.get(own_code), _DTYPES.get(wire_code)
+    start = _ARRAY_HEAD.size + 8 * rank
+    if own is None or wire is None or rank > _RANK_MAX or len(data) < start:
+        raise ValueError("not an array of ours")
+    dims = struct.unpack_from(f"<{rank}Q", data, _ARRAY_HEAD.size)
+    size = math.prod(dims)
+    if size * wire.itemsize != len(data) - start or max(dims, default=0) > FRAME_BYTES_MAX:
+        raise ValueError("an array whose shape is not that of its bytes")
+    if size * own.itemsize > FRAME_BYTES_MAX or not np.can_cast(wire, own, "safe"):
+        raise ValueError("an array too large, or narrower than its numbers")
+    # The copy gives an array of its own, writable and aligned, independent of the record's bytes.
+    return np.frombuffer(data[start:], dtype=wire).reshape(dims).astype(own)
+
+
+def _to_array(shape: Any, value: Any) -> Any:
+    """Checks an unpacked array against the type of its field, such as `np.ndarray[Any, np.dtype[np.int64]]`."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError("expected an array")
+    for dtype in (scalar for part in get_args(shape)[1:] for scalar in get_args(part)):
+        if isinstance(dtype, type) and issubclass(dtype, np.generic) and value.dtype != np.dtype(dtype):
+            raise ValueError("an array of another type")
+    return value
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_pack)
+
+
+def to_json(value: Any) -> bytes:
+    """Strict JSON (RFC 8259) of plain values and structs; keys keep their order, None is null.
+
+    Raises `ValueError` on NaN and infinity, which orjson alone would write as null, and on what JSON cannot hold: integers
+    beyond 64 bits, lone surrogates, keys that are no texts.
+    """
+    plain = msgspec.to_builtins(value)
+    _refuse_non_finite(plain)
+    try:
+        return orjson.dumps(plain)
+    except orjson.JSONEncodeError as error:
+        raise ValueError("not a JSON value") from error
+
+
+def _refuse_non_finite(value: Any) -> None:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("NaN and infinity have no JSON form")
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _refuse_non_finite(item)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for item in value:
+            _refuse_non_finite(item)
+
+
+def rfc3339(time_ms: int) -> str:
+    """`1763690743715` as `2025-11-21T02:05:43.715Z`. Raises `OverflowError` outside the years 1 to 9999."""
+    return (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def parse_time(value: object) -> int | None:
+    """Milliseconds since 1970 of a time as others write it, or None if it is none or lies outside the years 1 to 9999.
+
+    RFC 3339 with an offset, or a number whose size tells the unit: below 1e11 seconds, 1e14 milliseconds, 1e17
+    microseconds, else nanoseconds. Fractions of a millisecond are cut off, never rounded up into the next window.
+    """
+    if isinstance(value, str):
+        time_ms = _written_time(value)
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _NANOSECONDS_MAX:
+        return None
+    else:
+        time_ms = _numeric_time(value)
+    return time_ms if time_ms is not None and EARLIEST_MS <= time_ms <= LATEST_MS else None
+
+
+def _written_time(text: str) -> int | None:
+    if not (found := _RFC3339.fullmatch(text)):
+        return None
+    year, month, day, hour, minute, second = map(int, found.group(1, 2, 3, 4, 5, 6))
+    try:
+        days = date(year, month, day).toordinal() - _EPOCH.toordinal()
+    except ValueError:
+        return None
+    sign, hours, minutes = found.group(8, 9, 10)
+    offset = (int(hours) * 60 + int(minutes)) * (-1 if sign == "-" else 1) if sign else 0
+    seconds = ((days * 24 + hour) * 60 + minute - offset) * 60 + second
+    return seconds * 1_000 + int((found[7] or "")[:3].ljust(3, "0"))
+
+
+def _numeric_time(value: float) -> int:
+    size = abs(value)
+    if size < 1e11:
+        # A float holds today's seconds to a quarter of a microsecond: .715 may be .71499999.
+        return value * 1_000 if isinstance(value, int) else round(value * 1e6) // 1_000
+    if size < 1e14:
+        return math.floor(value)
+    whole = int(value)
+    return whole // 1_000 if size < 1e17 else whole // 1_000_000
+
+
+_SIGNAL_FIELDS: Final = {
+    "numeric": ("edges", "mean", "std", "centre", "scale", "z", "low", "high"),
+    "categorical": ("categories", "others", "singletons"),
+    "boolean": (),
+}
+_COMMON_FIELDS: Final = ("type", "counts", "missing", "invalid", "overdispersion", "segments", "segments_special")
+
+
+def reference_id(reference: Reference) -> str:
+    """The name a reference must bear: 16 hex digits of SHA-256 over the canonical JSON of the rest."""
+    return _content_hash(_reference_json(reference))
+
+
+def named(reference: Reference) -> Reference:
+    """The same reference, named by the hash of its content."""
+    return msgspec.structs.replace(reference, reference_id=reference_id(reference))
+
+
+def encode_reference(reference: Reference) -> bytes:
+    """The JSON of `contracts.md` 7. Raises `ValueError` if the reference is not named by its content, see `named`."""
+    content = _reference_json(reference)
+    if _content_hash(content) != reference.reference_id:
+        raise ValueError(f"reference_id must be {_content_hash(content)}")
+    return to_json(content)
+
+
+def decode_reference(data: bytes) -> Reference | Malformed:
+    """A reference from its JSON, fields of later releases ignored. Never raises.
+
+    Codes: `too_large` (8 MiB), `json_invalid`, `schema_version`, `schema_mismatch` and `reference_id` (not the hash of
+    the content).
+    """
+    if len(data) > REFERENCE_BYTES_MAX:
+        return Malformed("too_large", f"{len(data)} bytes, a reference has at most {REFERENCE_BYTES_MAX}")
+    try:
+        content = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return Malformed("json_invalid", "$: not a JSON text")
+    if not isinstance(content, dict):
+        return Malformed("schema_mismatch", "$: not an object")
+    if content.get("schema_version") != 1:
+        return Malformed("schema_version", "$.schema_version: this release reads 1")
+    return _reference(content)
+
+
+def _reference(content: dict[str, Any]) -> Reference | Malformed:
+    try:
+        expected = _content_hash(content)
+        signals = content.get("signals")
+        for signal in signals.values() if isinstance(signals, dict) else ():
+            if isinstance(signal, dict) and isinstance(signal.get("others"), list):
+                signal["others"] = [int(word, 16) for word in signal["others"]]
+        reference = msgspec.convert(content, Reference)
+    except msgspec.ValidationError as error:
+        return Malformed("schema_mismatch", str(error))
+    except (ValueError, TypeError):
+        return Malformed("schema_mismatch", "$: a value outside the domain of references")
+    if reference.reference_id != expected:
+        return Malformed("reference_id", f"$.reference_id: the content says {expected}")
+    return reference
+
+
+def _content_hash(content: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in content.items() if key != "reference_id"}
+    return sha256(canonical_json(rest)).hexdigest()[:16]
+
+
+def _reference_json(reference: Reference) -> dict[str, Any]:
+    content: dict[str, Any] = msgspec.to_builtins(reference)
+    for name, signal in content["signals"].items():
+        fields = _COMMON_FIELDS + _SIGNAL_FIELDS[signal["type"]]
+        content["signals"][name] = {key: signal[key] for key in signal if key in fields}
+        if signal["others"]:  # as texts: 64 bits are more than a JSON number holds everywhere
+            content["signals"][name]["others"] = [f"{other:016x}" for other in signal["others"]]
+    return content
