@@ -1,11 +1,12 @@
 """Integers that merge exactly: bin counts, fixed-point moments, worst rows, the bottom-k sample.
 
-A `Partial` is what some rows add to one window of one model version. Merging adds arrays, joins spans, and keeps the worst
-rows and the unknown names of smallest hash: an empty partial is neutral, order and grouping do not matter, merged parts
-equal the whole to the bit, and no function changes its arguments (`statistics.md` 2.6).
+A `Partial` is what some rows add to one window of one model version. Merging adds arrays, joins spans, and keeps the
+worst rows and the unknown names of smallest hash: an empty partial is neutral, order and grouping do not matter,
+merged parts equal the whole to the bit, and no function changes its arguments (`statistics.md` 2.6).
 
-The counts of a partial cover the columns `[first_column, first_column + width)` of the reference's T, so that a profile of
-very many signals can be cut into records; `merge` puts the pieces together again, `dense` lays the result out in full.
+The counts of a partial cover the columns `[first_column, first_column + width)` of the reference's T, so that a
+profile of very many signals can be cut into records; `merge` puts the pieces together again, `dense` lays the result
+out in full.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -90,8 +91,8 @@ def fold(  # noqa: PLR0913 - a profile is made of everything known about its row
 ) -> list[Partial]:
     """The partial profiles of n rows, one per window, by rising window start.
 
-    `windows_ms` [n] and `offsets` [n] belong to the rows; `worst` and `unknown` are by window start. Each row counts once in
-    `all` and once per declared segment key. About 0.5 us per row of 24 signals in groups of thousands.
+    `windows_ms` [n] and `offsets` [n] belong to the rows; `worst` and `unknown` are by window start. Each row counts
+    once in `all` and once per declared segment key. About 0.5 us per row of 24 signals in groups of thousands.
     """
     folded: dict[int, Partial] = {}
     for part in _parts(layout, windows_ms):
@@ -174,8 +175,8 @@ def dense(partial: Partial, segments: int, columns: int, numeric: int) -> Dense:
 def split(partial: Partial, bytes_max: int = RECORD_BYTES_MAX) -> list[Partial]:
     """Pieces of about `bytes_max` bytes at most that merge to the partial again, cut by its content alone.
 
-    By segments first; a single segment that is still too large is cut into ranges of columns. Worst rows and unknown names
-    travel in the first piece, spans in all.
+    By segments first; a single segment that is still too large is cut into ranges of columns. Worst rows and unknown
+    names travel in the first piece, spans in all.
     """
     item, fixed = _item_bytes(partial.counts), 1024 + 64 * len(partial.spans)
     segment_bytes = 64 + item * partial.counts.shape[1] + _item_bytes(partial.moments) * partial.moments[:1].size
@@ -228,8 +229,8 @@ def late_sample(group: Group, windows_ms: Ints) -> list[Sample]:
 def merge_samples(samples: Sequence[Sample], k: int = SAMPLE_ROWS) -> Sample:
     """The sample of the union: k rows of smallest hash, one row per hash (the smaller bytes), exact in any order.
 
-    Samples of several windows merge too, into one that bears the first window. Raises `ValueError` when they are of several
-    model versions, or there are none.
+    Samples of several windows merge too, into one that bears the first window. Raises `ValueError` when they are of
+    several model versions, or there are none.
     """
     if len({(one.model_id, one.model_version) for one in samples}) != 1:
         raise ValueError("only samples of one model version can be merged")
@@ -418,7 +419,7 @@ def _joined(spans: Iterable[Span]) -> list[Span]:
 
 
 def _summed(names: Iterable[UnknownFeature]) -> list[UnknownFeature]:
-    """The 32 names of smallest hash. Exact although parts keep 32 too: a name that is dropped there had 32 before it."""
+    """The 32 names of smallest hash. Exact although parts keep 32 too: what is dropped there had 32 before it."""
     counted: dict[tuple[int, str], int] = {}
     for one in names:
         counted[one.name_hash, one.name] = counted.get((one.name_hash, one.name), 0) + one.rows

@@ -1,9 +1,10 @@
 """Which window an event belongs to, when an event is late, and how far all sources have come.
 
-Time is event time, int64 milliseconds since 1970-01-01T00:00Z. Windows are half open, `[start, start + size)`, and aligned
-to zero. A source is one partition of an input topic; its watermark W is the largest event time it has shown, in offset
-order, minus the allowed lateness: nothing earlier counts any more. `Marks` is what a reader of `drift.profiles` knows of the
-watermarks of all sources (`reliability.md` 5); a window is complete when `watermark` has reached its end.
+Time is event time, int64 milliseconds since 1970-01-01T00:00Z. Windows are half open, `[start, start + size)`, and
+aligned to zero. A source is one partition of an input topic; its watermark W is the largest event time it has shown,
+in offset order, minus the allowed lateness: nothing earlier counts any more. `Marks` is what a reader of
+`drift.profiles` knows of the watermarks of all sources (`reliability.md` 5); a window is complete when `watermark`
+has reached its end.
 """
 
 from collections.abc import Collection
@@ -30,7 +31,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     lateness: Duration = 30_000
     """How far an event may lie behind the newest of its partition."""
     idle_after: Duration = 30_000
-    """How long a partition that was read to its end stays silent before others stop waiting for it; 0: they never do."""
+    """How long a partition read to its end stays silent before others stop waiting for it; 0: they wait for ever."""
     max_future: Duration = 300_000
     """How far an event time may lie after the Kafka timestamp of its record: room for clocks that differ."""
 
@@ -89,8 +90,8 @@ def apply(marks: Marks, record: Watermarks) -> Marks:
     """What is known after one more watermark record; `marks` stays as it is.
 
     No watermark ever falls, whatever the record says. A source that declares itself idle for the second time or later
-    *follows*: it rises to the largest watermark of its own topic that stood in this log before its previous declaration.
-    It was seen empty after that watermark was read, so nothing below it is still to come.
+    *follows*: it rises to the largest watermark of its own topic that stood in this log before its previous
+    declaration. It was seen empty after that watermark was read, so nothing below it is still to come.
     """
     heights = {topic: height(marks, topic) for topic in {mark.topic for mark in record.sources}}
     sources = dict(marks.sources)

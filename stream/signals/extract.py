@@ -1,8 +1,8 @@
 """From columns of events to the numbers that profiles are made of: one bin per signal and row.
 
-A `Layout` is the binning side of one reference: where each signal's bins stand among the T columns of a profile, and what
-puts a value into a bin. `rows` applies it to a group of events that share the reference. It remembers nothing, sums no
-floats, and its answer for a row does not depend on the other rows of the group.
+A `Layout` is the binning side of one reference: where each signal's bins stand among the T columns of a profile, and
+what puts a value into a bin. `rows` applies it to a group of events that share the reference. It remembers nothing,
+sums no floats, and its answer for a row does not depend on the other rows of the group.
 """
 
 import math
@@ -131,8 +131,8 @@ class Grid(Struct, frozen=True):
     """Binning of N numeric signals at once: which cell of an even grid a value lies in tells nearly which bin.
 
     Subtracting, scaling and cutting off are monotone also when rounded, so every edge in an earlier cell is below the
-    value; those in its own cell are compared one by one. Exact, and four times faster than a binary search, whose branches
-    nobody can predict.
+    value; those in its own cell are compared one by one. Exact, and four times faster than a binary search, whose
+    branches nobody can predict.
     """
 
     signals: Ints
@@ -283,9 +283,9 @@ def bins(grid: Grid, values: Floats, cells: Ints) -> None:
 def distances(z: Floats, mean: Floats, factor: Floats) -> Floats:
     """[n] squared Mahalanobis distance of normal scores z [d, n] in units of 2^-20, as whole numbers.
 
-    `y = floor((z - mean) V / 2^12)`, `D = sum y^2` (`statistics.md` 2.7). All inputs hold integers: z and mean in 2^-10,
-    factor V [d, d] in 2^-12. For d <= 128 every partial sum stays below 2^53, so the answer is exact however the product is
-    computed and whatever the batch.
+    `y = floor((z - mean) V / 2^12)`, `D = sum y^2` (`statistics.md` 2.7). All inputs hold integers: z and mean in
+    2^-10, factor V [d, d] in 2^-12. For d <= 128 every partial sum stays below 2^53, so the answer is exact however
+    the product is computed and whatever the batch.
     """
     y = factor.T @ (z - mean[:, None])
     y *= 2.0**-FACTOR_BITS
@@ -417,7 +417,7 @@ def row_integers(row: RowReference) -> tuple[Floats, Floats]:
 
 
 def _numeric_columns(layout: Layout, columns: Columns) -> tuple[Floats, list[Mask | None]]:
-    """Values [numeric signals, n] with NaN for invalid, and per signal but the distance the mask of invalid ones if any."""
+    """Values [numeric signals, n], NaN for invalid, and of each but the distance the mask of invalid ones, if any."""
     values = np.empty((len(layout.numeric), len(columns)))
     masks: list[Mask | None] = []
     spoilt: Mask = np.logical_or.reduce(columns.numeric_invalid, axis=0)

@@ -4,8 +4,8 @@ Statistic   s_row in half decades of probability: max over the signals of s_j, m
             s_j = largest s with P(a value as rare as this one) <= 10^(-s/2) under the reference, 4 to 24, else 0
 Tells when  s_row >= threshold, which follows from the wanted number of rows per period
 Cost        O(signals) comparisons per row, no state; a row's score does not depend on the rows beside it
-Blind to    combinations that the distance of the row does not see; missing and invalid values, which have rates of their own
-Source      Hosking & Wallis (1987), doi 10.1080/00401706.1987.10488243, for the tails; Good (1953) for unseen categories
+Blind to    combinations the distance of the row does not see; missing and invalid values, which have rates of their own
+Source      Hosking & Wallis (1987), doi 10.1080/00401706.1987.10488243, for tails; Good (1953) for unseen categories
 
 The reference stores the tail limits, so a value is scored by comparisons alone (`statistics.md` 11).
 """
@@ -35,6 +35,8 @@ OUTLYING: Final = 6
 UNKNOWN_THRESHOLD: Final = 12
 """A row is told from 10^-6 on where the reference does not know how many rows a period has."""
 CONTRIBUTIONS_MAX: Final = 5
+SHOWN_CHARACTERS_MAX: Final = 256
+"""A raw text is cut here when it may be shown: a value can be as long as a record."""
 
 _LIMITS: Final = 10.0 ** (-np.arange(LOWEST, HIGHEST + 1) / 2)
 
@@ -43,9 +45,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     """Section `[outliers]` of the configuration."""
 
     per_period: float = Field(default=10.0, gt=0)
-    """Ordinary rows told per `budget.period` and model version: the false alarms one accepts for seeing the real ones."""
-    per_window: int = Field(default=20, ge=0, le=1000)
-    """Rows told per window at most, the worst ones. A change of unit makes every row an outlier; twenty show it."""
+    """Ordinary rows told per `budget.period` and model version: what one accepts to read for seeing the odd ones."""
+    per_window: int = Field(default=20, ge=0, le=100)
+    """Rows told per window at most, the worst ones. A change of unit makes every row an outlier; twenty show it. A
+    hundred still fit one record."""
 
 
 class Judge(Struct, frozen=True):
@@ -58,7 +61,7 @@ class Judge(Struct, frozen=True):
     high: Floats
     """[numeric signals, 1]"""
     limits: Floats
-    """[2 * numeric signals, 21] what is passed for s = 4, 5, ..: above, then below with the sign turned; inf where none."""
+    """[2 * numeric signals, 21] what is passed for s = 4, 5, ..: above, then below with the sign turned; else inf."""
     by_column: Ints
     """The categorical and the boolean signals."""
     of_column: Scores
@@ -147,9 +150,10 @@ def worst(  # noqa: PLR0913 - a told row is made of everything known about it
     settings: Settings,
     source: Source,
 ) -> dict[int, list[OutlyingRow]]:
-    """The rows to be told, by window start: at most `per_window` each, those of highest (s_row, id hash) from `least` on.
+    """The rows to be told, by window start: those of highest (s_row, id hash), at most `per_window` in each window.
 
-    `windows_ms` [n] is the window of each row. Merging such lists keeps the rows one would have picked from all at once.
+    They have a score of at least `least`, see `threshold`. `windows_ms` [n] is the window of each row. Merging such
+    lists keeps the rows one would have picked from all at once.
     """
     told: dict[int, list[OutlyingRow]] = {}
     candidates = np.flatnonzero(judged.rows >= least)
@@ -185,7 +189,7 @@ def _highest(candidates: Ints, scores: Scores, count: int) -> Ints:
     return candidates[scores >= np.sort(scores)[-count]] if count else candidates[:0]
 
 
-def _told(layout: Layout, columns: Columns, rows: Rows, judged: Judged, row: int, source: Source) -> OutlyingRow:  # noqa: PLR0913
+def _told(layout: Layout, columns: Columns, rows: Rows, judged: Judged, row: int, source: Source) -> OutlyingRow:
     scores = judged.signals[:, row]
     signals = [int(index) for index in np.argsort(-scores, kind="stable")[:CONTRIBUTIONS_MAX] if scores[index]]
     return OutlyingRow(
@@ -209,12 +213,11 @@ def _told(layout: Layout, columns: Columns, rows: Rows, judged: Judged, row: int
 
 
 def _raw(layout: Layout, columns: Columns, rows: Rows, signal: int, row: int) -> object:
-    """The value of a signal in a row, as it may be shown."""
+    """What a signal's value is shown as."""
     if signal in layout.numeric:
         return float(rows.values[layout.numeric.index(signal), row])
     for first in (first for index, first in layout.boolean if index == signal):
         return bool(rows.cells[signal, row] - first)
-    if layout.names[signal] == LABEL:
-        return columns.label[row]
     features = [index for index, _ in layout.categorical if layout.names[index] != LABEL]
-    return columns.categorical[features.index(signal)][row]
+    texts = columns.label if layout.names[signal] == LABEL else columns.categorical[features.index(signal)]
+    return str(texts[row])[:SHOWN_CHARACTERS_MAX]

@@ -17,8 +17,8 @@ _HINT = 'write a whole number with its unit (ms, s, m, h or d), such as "90s" or
 def parse(text: str) -> int:
     """Milliseconds of a written duration.
 
-    One whole number and one unit: `parse("90s") == 90_000`. Raises `ValueError`, with the mend in its words, on anything
-    else and above a hundred years.
+    One whole number and one unit: `parse("90s") == 90_000`. Raises `ValueError`, with the mend in its words, on
+    anything else and above a hundred years.
     """
     if not (found := _WRITTEN.fullmatch(text)):
         raise ValueError(_HINT)

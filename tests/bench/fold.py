@@ -1,12 +1,14 @@
 """Cost of the pure part of ingest behind decoding: bins, outlier scores and partial profiles, per record and core.
 
-The row is that of the published figures: 16 numeric and 4 categorical features, score, label, latency, distance, one segment
-key with 8 values. Run: `OMP_NUM_THREADS=1 python tests/bench/fold.py`. Prints microseconds per record, best of 20.
+The row is that of the published figures: 16 numeric and 4 categorical features, score, label, latency, distance, one
+segment key with 8 values. Run: `OMP_NUM_THREADS=1 python tests/bench/fold.py`. Prints microseconds per record, best
+of 20.
 """
 
 import sys
 import timeit
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy.stats import norm
@@ -23,7 +25,7 @@ BATCHES = (1, 100, 1_000, 5_000, 50_000)
 SIZE_MS = 60_000
 
 
-def numeric(sample: np.ndarray) -> SignalReference:
+def numeric(sample: extract.Floats) -> SignalReference:
     ordered = np.sort(sample)
     edges = np.unique(ordered[[-(-i * len(ordered) // 64) - 1 for i in range(1, 64)]])
     counts = np.bincount(np.searchsorted(edges, sample), minlength=len(edges) + 1)
@@ -113,23 +115,13 @@ def main() -> None:
         windows = given.time_ms - given.time_ms % SIZE_MS
         rows = extract.rows(layout, given)
         judged = outliers.score(judge, rows)
-        costs = [
-            best_us(lambda given=given: extract.rows(layout, given), n),
-            best_us(
-                lambda rows=rows, given=given, judged=judged, windows=windows: (
-                    outliers.score(judge, rows),
-                    outliers.worst(layout, given, rows, judged, windows, 12, outliers.Settings(), source),
-                ),
-                n,
-            ),
-            best_us(
-                lambda rows=rows, given=given, judged=judged, windows=windows: summaries.fold(
-                    layout, group, rows, judged, windows, given.offsets
-                ),
-                n,
-            ),
-        ]
-        write(f"{n:8d} " + " ".join(f"{cost:8.3f}" for cost in [*costs, sum(costs)]) + "\n")
+        told = partial(outliers.worst, layout, given, rows, judged, windows, 12, outliers.Settings(), source)
+        costs = {
+            "extract": best_us(partial(extract.rows, layout, given), n),
+            "outliers": best_us(partial(outliers.score, judge, rows), n) + best_us(told, n),
+            "fold": best_us(partial(summaries.fold, layout, group, rows, judged, windows, given.offsets), n),
+        }
+        write(f"{n:8d} " + " ".join(f"{cost:8.3f}" for cost in [*costs.values(), sum(costs.values())]) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from stream.profiles import summaries
 from stream.signals import extract
 from stream.signals.extract import Rows
 from stream.signals.outliers import Judged
+from stream.wire import codec
 from stream.wire.internal import (
     OutlyingRow,
     Partial,
@@ -105,16 +106,18 @@ def drawn(seed: int, n: int, windows: int = 3) -> Folded:
     values = rng.normal(scale=10.0, size=(len(own.numeric), n))
     values[rng.random(values.shape) < 0.1] = math.nan
     values[rng.random(values.shape) < 0.05] = 1e308
-    segments = [rng.choice([one for one in (*table.values(), table[None])], n) for _, table in own.segment_tables]
+    segments = [rng.choice([*table.values(), table[None]], n) for _, table in own.segment_tables]
     scores = rng.integers(0, 25, (len(own.names), n)).astype(np.int8)
     offsets = np.cumsum(rng.integers(1, 3, n)).astype(np.int64)
     return Folded(
         layout=own,
-        rows=Rows(cells, values, np.array(segments, dtype=np.int64).reshape(len(own.segment_tables), n), rng.random(n) < 0.2),
+        rows=Rows(
+            cells, values, np.array(segments, dtype=np.int64).reshape(len(own.segment_tables), n), rng.random(n) < 0.2
+        ),
         judged=Judged(scores, scores.max(axis=0, initial=0)),
         windows_ms=rng.integers(-windows, windows, n) * SIZE_MS,
         offsets=offsets,
-        worst=[[outlier(int(rng.integers(0, 25)), int(offset))] if rng.random() < 0.3 else [] for offset in offsets],
+        worst=[[outlier(int(rng.integers(0, 25)), int(one))] if rng.random() < 0.3 else [] for one in offsets],
         unknown=[[unknown(int(pick)) for pick in rng.integers(0, 60, 2)] for _ in range(n)],
     )
 
@@ -190,6 +193,14 @@ def test_no_function_touches_its_arguments(seed: int, n: int) -> None:
         summaries.split(same[0], 64)
         summaries.dense(same[0], len(whole.layout.segments), whole.layout.columns, len(whole.layout.numeric))
     assert plain(partials) == plain(frozen)
+
+
+@settings(max_examples=30)
+@given(seed=SEEDS, n=st.integers(1, 40), bytes_max=st.integers(1, 4000))
+def test_encoding_and_decoding_change_nothing(seed: int, n: int, bytes_max: int) -> None:
+    for partial in drawn(seed, n).part(np.arange(n)):
+        for piece in [partial, *summaries.split(partial, bytes_max)]:
+            assert plain(codec.decode(codec.encode(piece, "partial/1"), Partial)) == plain(piece)
 
 
 @settings(max_examples=30)
@@ -276,8 +287,7 @@ def test_a_profile_of_five_thousand_features_travels_in_small_records() -> None:
         moments=rng.integers(-(2**40), 2**40, (segments, 5_000, 4)),
     )
     parts = summaries.split(partial)
-    sizes = [part.counts.size * 4 + part.moments.size * 8 for part in parts]
-    assert max(sizes) <= summaries.RECORD_BYTES_MAX
+    assert max(len(codec.encode(part, "partial/1")) for part in parts) <= summaries.RECORD_BYTES_MAX
     assert plain(summaries.merge(parts[::-1])) == plain(partial)
 
 

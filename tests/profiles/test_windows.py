@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from stream.profiles import windows
 from stream.profiles.windows import Marks
+from stream.wire import codec
 from stream.wire.internal import SourceMark, Watermarks
 
 TIMES = st.lists(st.integers(-(2**61), 2**61), max_size=40)
@@ -84,6 +85,14 @@ def test_a_late_event_is_counted_where_its_watermark_stands() -> None:
     judged = windows.late(array([100, 250, 120]), None, 30)
     assert judged.mask.tolist() == [False, False, True]
     assert windows.start_of(judged.watermarks, 100).tolist() == [0, 200, 200]
+
+
+@given(records=RECORDS)
+def test_marks_survive_a_snapshot(records: list[Watermarks]) -> None:
+    marks = Marks()
+    for record in records:
+        marks = windows.apply(marks, record)
+    assert codec.decode(codec.encode(marks, "marks/1"), Marks) == marks
 
 
 @given(records=RECORDS)

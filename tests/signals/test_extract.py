@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from stream.signals import extract
+from stream.wire.codec import hash64
 from stream.wire.internal import Reference, RowReference, SignalReference
 
 INVALID = object()
@@ -84,13 +85,10 @@ def columns(n: int, **given_columns: Any) -> extract.Columns:
 
 
 def part(whole: extract.Columns, rows: slice) -> extract.Columns:
-    fields = {name: getattr(whole, name) for name in whole.__struct_fields__}
-    return extract.Columns(
-        **{
-            name: [one[rows] for one in value] if name == "categorical" else value[rows]
-            for name, value in fields.items()
-        }
-    )
+    fields: dict[str, Any] = {
+        name: getattr(whole, name)[rows] for name in whole.__struct_fields__ if name != "categorical"
+    }
+    return extract.Columns(categorical=[one[rows] for one in whole.categorical], **fields)
 
 
 @settings(max_examples=200)
@@ -147,7 +145,7 @@ def test_an_invalid_value_never_reaches_the_moments_whatever_the_column_holds() 
 
 
 def test_categories_of_the_reference_share_the_bin_other_and_the_rest_is_unseen() -> None:
-    others = [extract.hash64("is"), extract.hash64("li")]
+    others = [hash64("is"), hash64("li")]
     layout = extract.compile_layout(reference({extract.LABEL: categorical(["de", "fr"], others=others)}))
     texts = ["fr", "li", "xx", "is", "li", None, INVALID]
     for _ in range(2):  # what was looked up before changes nothing
@@ -163,7 +161,7 @@ def test_an_unseen_category_is_not_remembered() -> None:
 def test_segments_compare_as_text_and_the_rest_is_other() -> None:
     declared = {"tier": ["7", "true"], "country": ["DE", "FR"]}
     layout = extract.compile_layout(reference({}, declared=declared))
-    tags = [{"country": "FR", "tier": 7}, {"tier": True}, {"country": "XX", "tier": "7"}, {}]
+    tags: list[dict[str, Any]] = [{"country": "FR", "tier": 7}, {"tier": True}, {"country": "XX", "tier": "7"}, {}]
     assert layout.segments == ["all", "country=DE", "country=FR", "country=other", "tier=7", "tier=true", "tier=other"]
     assert extract.segments(layout, tags).tolist() == [[2, 3, 3, 3], [4, 5, 4, 6]]
 
@@ -177,7 +175,7 @@ def world(seed: int, n: int) -> tuple[extract.Layout, extract.Columns]:
         name: numeric(np.sort(rng.normal(size=7)).tolist(), z=rng.integers(-3000, 3000, 8).tolist()) for name in names
     }
     signals["feature:flag"] = SignalReference(type="boolean", counts=[9, 1], z=[-500, 1500])
-    signals["feature:c"] = categorical(["a", "b"], others=[extract.hash64("c")])
+    signals["feature:c"] = categorical(["a", "b"], others=[hash64("c")])
     signals |= {
         extract.SCORE: numeric([0.2, 0.5]),
         extract.LABEL: categorical(["0", "1"]),

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 
 from stream.signals import extract, outliers
+from stream.wire.codec import hash64
 from stream.wire.internal import OutlyingRow, Reference, SignalReference
 
 LIMITS = [10.0 + step for step in range(21)]
@@ -212,7 +213,7 @@ def test_a_told_row_says_where_it_is_and_what_was_unusual() -> None:
         3,
         501,
     )
-    assert (row.score, row.traceparent, row.id_hash) == (22, "trace-501", outliers.hash64("p-1"))
+    assert (row.score, row.traceparent, row.id_hash) == (22, "trace-501", hash64("p-1"))
     assert row.contributions == [
         ("feature:x2", 24, 1e9),
         ("feature:x5", 19, 25.5),
