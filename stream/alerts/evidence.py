@@ -197,7 +197,10 @@ def entry(
     change_point: ChangePoint | None = None,
     direction: Direction | None = None,
 ) -> SignalEntry:
-    """One signal as one detector saw it; NaN becomes null. Without a `direction` it is read off `before` and `after`."""
+    """One signal as one detector saw it; NaN becomes null.
+
+    Without a `direction` it is read off `before` and `after`.
+    """
     return SignalEntry(
         signal=signal,
         measure=measure,

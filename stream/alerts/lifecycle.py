@@ -5,9 +5,9 @@ fires it is told again when it changed (at most once per `update_interval`) or a
 returned and no alarm came for `keep_firing_for`, with a new reference, with the silence of its version, or by a person.
 Detections without evidence never open an episode: outside of one they are told as a `notice`.
 
-All times are event time: the ends of closed windows. `contracts.md` 4 holds the table in words; `statistics.md` 10.3 the
-conditions. What a window says is turned into causes, worked off in the order of `Cause`; each pair of state and cause
-has exactly one step in `TRANSITIONS`.
+All times are event time: the ends of closed windows. `contracts.md` 4 holds the table in words, `statistics.md` 10.3
+the conditions. What a window says is turned into causes, worked off in the order of `Cause`; each pair of state and
+cause has exactly one step in `TRANSITIONS`.
 """
 
 from collections.abc import Callable
@@ -145,7 +145,8 @@ class Condition(Struct, frozen=True, kw_only=True):
     content: str = ""
     """`content_of` what an event of this window would tell."""
     since_ms: int | None = None
-    """Earliest start of the change (`change_point.earliest`); detections of windows that end later belong to it."""
+    """Earliest start of the change (`change_point.earliest`); detections of windows that end later belong to it.
+    None: the alert's own start."""
     detections: tuple[SignalEntry, ...] = ()
     """Detections of this window."""
     may_not_mature: bool = False
@@ -247,7 +248,7 @@ def _times(cause: Cause, row: Row, state: State, now_ms: int) -> Row:
 def _event(event: EventName, cause: Cause, row: Row, condition: Condition, now_ms: int) -> tuple[Row, Emission]:
     starts = now_ms if event == "firing" or row.starts_at_ms is None else row.starts_at_ms
     sequence = 0 if event == "firing" else row.sequence
-    since_ms = now_ms - 1 if condition.since_ms is None else condition.since_ms
+    since_ms = starts - 1 if condition.since_ms is None else condition.since_ms
     detections, listed = _listed(row.detections, lambda detection: detection.at_ms > since_ms)
     emission = Emission(
         event=event,

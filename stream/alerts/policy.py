@@ -30,7 +30,7 @@ OWN_ANNOTATIONS: Final = ("summary", "description", "action", "dashboard_url")
 PLACEHOLDERS: Final = (*IDENTIFYING, "severity", "fingerprint", "alert_id")
 """What an annotation may hold in braces, as in "https://example.org/runbooks/{kind}"."""
 
-_NAME: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"  # what Prometheus and Alertmanager accept as the name of a label
+_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"  # what Prometheus and Alertmanager accept as the name of a label
 
 
 class Settings(BaseModel):
@@ -45,7 +45,7 @@ class Settings(BaseModel):
     update_interval: Duration = 3_600_000
     """At most one `updated` event of an alert, and one notice of a group, in this time. An hour."""
     refresh: Duration = Field(default=86_400_000, gt=0, le=86_400_000)
-    """An open alert is told again after this time; at most a day, so that two days of the topic tell all that is open."""
+    """An open alert is told again after this time; at most a day: so two days of the topic tell all that is open."""
     retire_after: Duration = Field(default=604_800_000, gt=0)
     """A version silent for this long is gone, and its alerts resolve. A week."""
     max_signals: int = Field(default=20, ge=1, le=200)
@@ -112,7 +112,7 @@ def _checked_names(given: dict[str, str], taken: tuple[str, ...]) -> dict[str, s
         if name in taken:
             message = f"{name} is set by the program itself; take another name"
             raise ValueError(message)
-        if not re.match(_NAME, name):
+        if not re.fullmatch(_NAME, name):
             message = f"{name!r} is no name: letters, digits and _ only, no digit first"
             raise ValueError(message)
     return given

@@ -27,7 +27,7 @@ from stream.wire.outbound import (
 
 _UNITS: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _NAMES: Final = {
-    "row:distance": "relation of the features",
+    "row:distance": "row distance",
     "row:quality": "rows with invalid values",
     "row:outlier": "unusual rows",
     "volume:predictions": "number of predictions",
@@ -54,7 +54,7 @@ _CHANGED: Final = {
     "recurring": "changed at about {at}, to a state seen before",
 }
 _ENDED: Final = {
-    "returned": "back at the reference",
+    "returned": "{names} back at the reference",
     "new_reference": "a new reference is in force",
     "retired": "the version has gone silent",
     "operator": "closed by an operator",
@@ -91,12 +91,15 @@ def change(before: float, after: float, text: Callable[[float, int], str] = numb
     return f"{texts[0]} to {texts[1]}"
 
 
-def listing(names: Iterable[str]) -> str:
-    """Names as in speech, repeats dropped: "a", "a and b", "a, b and c", "a, b, c and 4 more"."""
+def listing(names: Iterable[str], total: int = 0) -> str:
+    """Names as in speech, repeats dropped: "a", "a and b", "a, b and c", "a, b, c and 4 more".
+
+    `total` counts those that are not among the names, too, where it is larger than their number.
+    """
     unique = list(dict.fromkeys(names))
     shown = unique[:_LISTED]
-    if len(unique) > _LISTED:
-        return ", ".join(shown) + f" and {len(unique) - _LISTED} more"
+    if (rest := max(total, len(unique)) - len(shown)) and shown:
+        return ", ".join(shown) + f" and {rest} more"
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
@@ -114,7 +117,7 @@ def span(duration_ms: int) -> str:
 
 
 def signal_name(signal: str) -> str:
-    """A signal as people call it: `feature:income` is "income", `row:distance` "relation of the features"."""
+    """A signal as people call it: `feature:income` is "income", `row:distance` "row distance"."""
     return _NAMES.get(signal) or signal.partition(":")[2] or signal
 
 
@@ -132,8 +135,8 @@ def movement(entry: SignalEntry) -> str:
         what = "" if entry.measure == "rate" else f" {entry.measure}"
         return f"{name}{what} {change(before.rate, after.rate, percent)}"
     moved = f"moved {entry.direction}" if entry.direction in ("up", "down") else "changed"
-    if before.top and after.top:
-        category, old, new = _category(dict(before.top), dict(after.top))
+    if shares := _category(dict(before.top or ()), dict(after.top or ())):
+        category, old, new = shares
         return f'{name} {moved}, "{category}" {change(old, new, percent)}'
     if before.std and after.std and _widened(entry):
         return f"{name} {'widened' if after.std > before.std else 'narrowed'}, std {change(before.std, after.std)}"
@@ -147,9 +150,9 @@ def movement(entry: SignalEntry) -> str:
 def summary(alert: Alert, event: EventName, details: Details, *, may_not_mature: bool = False) -> str:
     """One line that can stand alone in a list of alerts."""
     if event == "resolved":
-        about = signal_name(alert.signals[0].signal) if alert.signals else alert.kind
-        reason = _ENDED[alert.resolve_reason or "returned"]
-        return f"{place(alert)}: {about} resolved after {span(_open_ms(alert))}, {reason}"
+        names = listing(map(signal_name, _signals(alert))) or "all"
+        ended = _ENDED[alert.resolve_reason or "returned"].format(names=names)
+        return f"{place(alert)}: {alert.kind.replace('_', ' ')} resolved after {span(_open_ms(alert))}, {ended}"
     return f"{place(alert)}: {_news(alert, event, details, may_not_mature=may_not_mature)}"
 
 
@@ -171,7 +174,7 @@ def description(alert: Alert, event: EventName, details: Details, *, may_not_mat
     sentences = [_since(alert, event, may_not_mature=may_not_mature)]
     others = [movement(entry) for entry in _first_per_signal(alert.signals)[1:]]
     if others:
-        sentences.append(f"Also: {'; '.join(others[:_LISTED])}{_more(len(others))}.")
+        sentences.append(f"Also: {'; '.join(others[:_LISTED])}.")
     seen_by = [_DETECTORS.get(entry.detector, entry.detector) for entry in alert.signals if entry.evidence is None]
     if seen_by and event != "notice":
         sentences.append(f"Detected as well by {listing(seen_by)}.")
@@ -246,9 +249,7 @@ def _news(alert: Alert, event: EventName, details: Details, *, may_not_mature: b
             total = f"({details.signals_moved} of {_count(details.signals_watched, 'signal')})"
             signals = _first_per_signal(alert.signals)
             others = [signal_name(entry.signal) for entry in signals[1:]]
-            hidden = max(0, details.signals_moved - len(signals))
-            names = [*others, *([f"{hidden} more"] if hidden and len(others) < _LISTED else [])]
-            also = f"; also {listing(names)}" if names else ""
+            also = f"; also {listing(others, details.signals_moved - 1)}" if others else ""
             first = movement(signals[0]) if signals else "signals moved"
             return f"{first}{also} {total}"
 
@@ -275,14 +276,15 @@ def _detected(alert: Alert) -> str:
     for entries in by_signal.values():
         detectors = listing(_DETECTORS.get(entry.detector, entry.detector) for entry in entries)
         texts.append(f"{movement(entries[0])} ({detectors})")
-    return listing(texts) if texts else ""
+    return f"{listing(texts)}, not confirmed by the evidence" if texts else ""
 
 
 def _on_drift(alert: Alert, details: DriftDetails) -> str:
-    signals = [entry.signal for entry in alert.signals if entry.evidence is not None]
+    signals = _signals(alert)
     features = [signal for signal in signals if signal.startswith("feature:")]
     if details.skew:
-        return f"Compare how training and serving compute {listing(map(signal_name, features or signals))}."
+        names = listing(map(signal_name, features or signals), details.signals_moved)
+        return f"Compare how training and serving compute {names}."
     if alert.kind == "prediction_drift":
         if set(signals) == {"latency"}:
             return "Check the load and the hosts of the model."
@@ -338,10 +340,20 @@ def _first_per_signal(entries: list[SignalEntry]) -> list[SignalEntry]:
     return list(first.values())
 
 
-def _category(before: dict[str, float], after: dict[str, float]) -> tuple[str, float, float]:
-    """The category whose share moved most, ties to the first of the reference, with its shares."""
-    category = max({**before, **after}, key=lambda name: abs(after.get(name, 0.0) - before.get(name, 0.0)))
-    return category, before.get(category, 0.0), after.get(category, 0.0)
+def _signals(alert: Alert) -> list[str]:
+    return [entry.signal for entry in _first_per_signal(alert.signals)]
+
+
+def _category(before: dict[str, float], after: dict[str, float]) -> tuple[str, float, float] | None:
+    """The category whose share moved most, ties to the first of the reference, with its shares.
+
+    Only of those known on both sides: the lists are cut, so a category that is not in one may still be frequent there.
+    """
+    known = [category for category in before if category in after]
+    if not known:
+        return None
+    category = max(known, key=lambda name: abs(after[name] - before[name]))
+    return category, before[category], after[category]
 
 
 def _widened(entry: SignalEntry) -> bool:
@@ -361,10 +373,6 @@ def _plain(value: float, digits: int) -> str:
 
 def _count(amount: int, noun: str) -> str:
     return f"{amount} {noun}{'' if amount == 1 else 's'}"
-
-
-def _more(amount: int) -> str:
-    return f"; and {amount - _LISTED} more" if amount > _LISTED else ""
 
 
 def _open_ms(alert: Alert) -> int:

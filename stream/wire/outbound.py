@@ -75,7 +75,7 @@ class ChangePoint(Struct, frozen=True):
 
 
 class Effect(Struct, frozen=True):
-    """How large a change is. Jensen-Shannon is the distance in nats; Wasserstein, on the u scale, is for ordered ones."""
+    """How large a change is: Jensen-Shannon distance in nats; Wasserstein on the u scale, for ordered signals only."""
 
     psi: float | None
     jensen_shannon: float | None
@@ -497,7 +497,7 @@ def reading_record(reading: Reading) -> Outgoing:
     return Outgoing(
         role="windows",
         key=msgspec.json.encode([reading.model_id, reading.model_version, reading.segment, reading.signal]),
-        value=codec.to_json(msgspec.to_builtins(reading)),
+        value=codec.to_json(reading),
         timestamp_ms=_milliseconds(reading.window_end),
     )
 
