@@ -100,8 +100,8 @@ def ln_sum(ln: Floats) -> Floats:
 def pay_in(weights: Floats, bets: Bools, n_prev: Floats, phi_prev: Floats) -> Floats:
     """What every expert pays in before a window: its weight over phi, nothing when it is idle or nothing was seen.
 
-    `weights` broadcasts to [R, K] and sums to at most 1 over K; `bets` [R, K]; `n_prev` and `phi_prev` [R] belong to the
-    window before, so that nothing here depends on the window that is judged.
+    `weights` broadcasts to [R, K] and sums to at most 1 over K; `bets` [R, K]; `n_prev` and `phi_prev` [R] belong to
+    the window before, so that nothing here depends on the window that is judged.
     """
     share = np.where(n_prev >= 1, 1.0 / phi_prev, 0.0)
     return np.asarray(np.where(bets, weights * share[:, None], 0.0))

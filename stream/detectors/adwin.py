@@ -202,7 +202,7 @@ def drop_oldest(state: State, series: Bools) -> State:
 
 
 def shrink(state: State, series: Bools, settings: Settings, side_min: float) -> tuple[State, Bools]:
-    """Drop oldest entries of the chosen series until no border exceeds the textbook bound; True where any was dropped."""
+    """Drop oldest entries of the chosen series until no border exceeds the textbook bound; tell who lost any."""
     dropped = np.zeros(len(series), np.bool_)
     cuts = borders(state, side_min)
     exceeds = series & (cuts.gap > textbook_bound(state, cuts, settings)).any(-1)

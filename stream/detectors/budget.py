@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from stream.detectors import Bools, Floats, Ints, ln_sum
+from stream.detectors import Bools, Floats, Ints, Level, ln_sum
 from stream.wire.durations import Duration
 
 Kind: TypeAlias = Literal[
@@ -61,8 +61,8 @@ class Settings(BaseModel):
 def share(settings: Settings, kind: Kind, *, segment_values: int, whole: bool) -> float:
     """The part of the budget that one group may spend, in (0, 1].
 
-    A group is (model version, segment, kind). `segment_values` counts the values of all declared keys, `other` included;
-    0 without segments. `whole` marks the segment `all`. `share` of all groups of C versions sums to at most 1.
+    A group is (model version, segment, kind). `segment_values` counts the values of all declared keys, `other`
+    included; 0 without segments. `whole` marks the segment `all`. Over C versions the shares sum to at most 1.
     """
     part = KIND_SHARES[kind] / settings.model_versions
     if segment_values == 0:
@@ -91,16 +91,23 @@ def ln_group(ln_m: Floats, ln_weight: Floats) -> float:
     return float(ln_sum(ln_m + ln_weight)) if len(ln_m) else float("-inf")
 
 
+def group_level(ln_g: float, ln_a: float, before: Level) -> Level:
+    """Level of a group that is not firing: drift from A on, `warning` from its root on until below its fourth root."""
+    if ln_g >= ln_a:
+        return Level.DRIFT
+    return Level.WARNING if ln_g >= ln_a / (4 if before == Level.WARNING else 2) else Level.OK
+
+
 def ln_rescale(ln_before: float, ln_now: float) -> float:
     """What to add to ln M when a threshold changes (8.3): never more than 0."""
     return min(0.0, ln_before - ln_now)
 
 
 def listed(ln_m: Floats, ln_threshold: Floats) -> tuple[Ints, Bools]:
-    """Which members of a group moved, by falling evidence: their indices, and True where the evidence shows it.
+    """Which members of a group moved, by falling evidence: their indices, and True where it shows.
 
-    e-BH at level 0.1 among the members that are at least at `warning` (root of their own threshold, [S]). When no member
-    passes, the first three are told as contributing (False). Ties keep the order of the members.
+    e-BH at level 0.1 among the members that are at least at `warning` (root of their own threshold, [S]). When no
+    member passes, the first three are told as contributing (False). Ties keep the order of the members.
     """
     order = np.argsort(-ln_m, kind="stable")
     ranked = ln_m[order]

@@ -19,8 +19,8 @@ _MARGIN = 0.9
 def law_error(p: Floats, rows: Floats) -> Floats:
     """How far a law [R, B] estimated from `rows` [R] events (over phi) may lie from the true one, in total variation.
 
-    Its mean plus a margin, at least the 99 % quantile for 2 to 64 equal bins. Worked example: 16 bins of 1/16 and 15,000
-    rows give .020. No rows, no knowledge: 1.
+    Its mean plus a margin, at least the 99 % quantile for 2 to 64 equal bins. Worked example: 16 bins of 1/16 and
+    15,000 rows give .020. At most 1.
     """
     known = np.maximum(rows, 1.0)
     spread = np.sqrt(p * (1 - p) / (2 * np.pi * known[:, None])).sum(-1) + _MARGIN / np.sqrt(known)
@@ -39,8 +39,9 @@ def distance(q: Floats, p: Floats) -> Floats:
 
 
 def radius(q: Floats, p: Floats, rows: Floats, tolerance: float) -> Floats:
-    """[R] how far the law may wander from the new one `q`, known from `rows` [R] events (over phi): at most half of the way
-    back to the reference `p`, so that a return cannot hide.
+    """[R] how far the law may wander from the new one `q`, known from `rows` [R] events (over phi).
+
+    At most half of the way back to the reference `p`, so that a return cannot hide.
     """
     return np.minimum(tolerance + law_error(q, rows), distance(q, p) / 2)
 
@@ -56,13 +57,13 @@ def returned(counts: Ints | Floats, p: Floats, epsilon: Floats, phi: Floats) -> 
 
 
 def mean_radius(mean: Floats, home: Floats, sd: Floats, rows: Floats, tolerance: float) -> Floats:
-    """[R] margin around the new mean, known from `rows` [R] events (over phi): at most half of the way back `home`."""
+    """[R] margin around the new mean, known from `rows` [R] events (over phi); at most half of the way back `home`."""
     return np.minimum(tolerance + _SIGMAS * sd / np.sqrt(np.maximum(rows, 1.0)), np.abs(mean - home) / 2)
 
 
 def mean_returned(  # noqa: PLR0913 - two means, each with its error
     mean: Floats, home: Floats, sd: Floats, *, rows: Floats, reference_rows: Floats, tolerance: float
 ) -> Bools:
-    """[R] whether a mean is that of the reference again; `rows` and `reference_rows` [R] are events over phi behind both."""
+    """[R] whether a mean is that of the reference again; `rows`, `reference_rows` [R]: events over phi behind both."""
     error = sd * np.sqrt(1 / np.maximum(rows, 1.0) + 1 / np.maximum(reference_rows, 1.0))
     return np.asarray((rows > 0) & (np.abs(mean - home) <= tolerance + _SIGMAS * error))

@@ -3,7 +3,8 @@
 Statistic   the likelihood ratio of a change at every remembered border, the reference counted as events that fit
 Fires when  never: it is asked after an alarm
 Cost        O(1) amortised per window to remember; O(entries x bins) per question
-Memory      at most 8 entries of 2^r windows per row, r <= 6: the last 1,016 windows in 56 entries, 7 KB per series of 16 bins
+Memory      at most 8 entries of 2^r windows per row, r <= 6: the last 1,016 windows in 56 entries, 7 KB per series
+            of 16 bins (3.6 KB and less once encoded)
 Blind to    the exact window of a change that lies inside an entry: the interval then covers the entry
 Source      D. Siegmund (1988), Confidence sets in change-point problems, Int. Stat. Rev. 56; G. Schwarz (1978), BIC
 """
@@ -178,7 +179,7 @@ def change_type(way: Path, *, before: ChangeType | None, recurs: bool) -> Change
 
 
 def recurs_among(law: Floats, earlier: Floats, radius: float) -> bool:
-    """Whether a law [B] lies within total variation `radius` of one of the `earlier` [J, B] (at most 20, J may be 0)."""
+    """Whether a law [B] lies within total variation `radius` of one of the `earlier` [J, B] (J may be 0)."""
     return bool((0.5 * np.abs(earlier - law).sum(-1) <= radius).any())
 
 

@@ -1,14 +1,14 @@
 """Mean e-detector: has the mean of a bounded signal, or a rate, moved by more than the tolerance?
 
-Statistic   log10 M, the wealth of 12 experts who bet likelihood ratios on a mean above or below, and of 12 more who bet on
-            it by empirical Bernstein where the signal is not 0/1
+Statistic   log10 M, the wealth of 12 experts who bet likelihood ratios on a mean above or below, and of 12 more who
+            bet on it by empirical Bernstein where the signal is not 0/1
 Fires when  M >= A; at most T/A false alarms in T windows are to be expected, under any dependence (`statistics.md` 5.4)
 Cost        O(24) per window; 26 numbers of state
 Blind to    changes of shape around the same mean, and of the mean within its margin
 Source      J. Shin, A. Ramdas, A. Rinaldo, arXiv 2203.03532; X. Fan, I. Grama, Q. Liu, arXiv 1311.6273
 
-Values lie in [0, 1]; a residual e in [-1, 1] enters as (e + 1)/2. While a member stands in an episode the same page is its
-open form: a `Law` around the new mean.
+Values lie in [0, 1]; a residual e in [-1, 1] enters as (e + 1)/2. While a member stands in an episode the same page is
+its open form: a `Law` around the new mean.
 """
 
 from typing import Final
@@ -31,7 +31,7 @@ from stream.detectors import (
 )
 
 LOGIT_STEPS: Final = np.array([0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
-"""Alternatives of the likelihood grid, as steps of the log odds: from a 5 % relative change of a small rate to five times."""
+"""Alternatives of the likelihood grid, as steps of the log odds: a small rate changes by 5 % up to five times."""
 BERNSTEIN_STAKES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.7])
 """Stakes lambda of the empirical-Bernstein grid."""
 EXPERTS: Final = 2 * len(LOGIT_STEPS) + 2 * len(BERNSTEIN_STAKES)

@@ -6,8 +6,8 @@ Cost        that of the river detector, plus taking it apart and putting it toge
 Blind to    whatever the named detector is blind to; one value per window, however many events
 Source      J. Montiel et al. (2021), River: machine learning for streaming data in Python, JMLR 22
 
-The state is text, not a pickle: a detector is taken apart by its own copy protocol, and only classes of river, deques and
-Python's generator of random numbers are ever put together again.
+The state is text, not a pickle: a detector is taken apart by its own copy protocol, and only classes of river, deques
+and Python's generator of random numbers are ever put together again.
 """
 
 import base64
@@ -72,7 +72,7 @@ class Window(Struct, frozen=True, eq=False):
 
 
 def start(series: int, settings: Settings) -> State:
-    """At rest. Raises `ImportError` when river is not installed, `TypeError` on a parameter the detector does not have."""
+    """At rest. Raises `ImportError` without river, `TypeError` on a parameter the detector does not have."""
     return State([_fresh(settings)] * series)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stream.detectors import budget
+from stream.detectors import Level, budget
 
 
 @given(st.integers(0, 12).map(lambda x: 2**x), st.integers(0, 300))
@@ -68,3 +68,11 @@ def test_without_any_evidence_the_first_three_contribute() -> None:
 def test_a_threshold_may_lower_evidence_and_never_raise_it() -> None:
     assert budget.ln_rescale(10.0, 12.0) == -2.0
     assert budget.ln_rescale(12.0, 10.0) == 0.0
+
+
+def test_a_warning_stays_until_the_fourth_root() -> None:
+    levels, level = [], Level.OK
+    for ln_g in (1.0, 6.1, 4.0, 2.9, 4.0, 12.0):
+        level = budget.group_level(ln_g, 12.0, level)
+        levels.append(level)
+    assert levels == [Level.OK, Level.WARNING, Level.WARNING, Level.OK, Level.OK, Level.DRIFT]

@@ -100,7 +100,7 @@ promising = pytest.mark.parametrize("subject", [s for s in SUBJECTS if s.promise
 
 
 def windows(seed: int, quiet: int, moved: int, scale: float = 1.0, series: int = SERIES) -> Iterator[Binned]:
-    """Normal values against the quantiles of a reference on the same scale; they rise by .7 sigma after `quiet` windows."""
+    """Normal values against the quantiles of a reference on the same scale; they rise by .7 sigma when it is over."""
     rng = np.random.default_rng(seed)
     edges = np.sort(REFERENCE * scale)[99::100][:15]
     for t in range(quiet + moved):
