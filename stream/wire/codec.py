@@ -258,9 +258,12 @@ def _numeric_time(value: float) -> int:
 _SIGNAL_FIELDS: Final = {
     "numeric": ("edges", "mean", "std", "centre", "scale", "z", "low", "high"),
     "categorical": ("categories", "others", "singletons"),
-    "boolean": (),
+    "boolean": ("z",),
 }
-_COMMON_FIELDS: Final = ("type", "counts", "missing", "invalid", "overdispersion", "segments", "segments_special")
+_COMMON_FIELDS: Final = (
+    *("type", "counts", "missing", "invalid", "overdispersion", "rates_overdispersion"),
+    *("segments", "segments_special", "segments_overdispersion"),
+)
 
 
 def reference_id(reference: Reference) -> str:

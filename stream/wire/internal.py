@@ -142,11 +142,16 @@ class SignalReference(Struct, frozen=True, omit_defaults=False):
     others: list[int] | None = None
     """64-bit hashes of the reference categories that share the bin `other`."""
     singletons: int | None = None
+    """Rows of the counting phase whose category nothing but themselves made known: what `unseen` is measured against."""
     overdispersion: float | None = None
+    rates_overdispersion: list[float] | None = None
+    """Overdispersion of the rates of missing and invalid, for categories also of unseen."""
     segments: dict[str, list[int]] = field(default_factory=dict)
     """Counts as above per segment name, `all` excepted."""
     segments_special: dict[str, list[int]] = field(default_factory=dict)
-    """Missing and invalid per segment name, `all` excepted."""
+    """Missing and invalid, for categories also `singletons`, per segment name, `all` excepted."""
+    segments_overdispersion: dict[str, list[float]] = field(default_factory=dict)
+    """Overdispersion, then that of the rates, per segment name, `all` excepted; absent where unknown."""
 
 
 class RowReference(Struct, frozen=True):
@@ -163,6 +168,15 @@ class Slots(Struct, frozen=True):
     rung: Literal["hour_of_day", "hour_of_day_weekend", "hour_of_week"]
     timezone: str
     counts: dict[str, list[list[int]]]
+
+
+class RateReference(Struct, frozen=True):
+    """How many rows have a property, such as an invalid value, by segment name, `all` included."""
+
+    rows: dict[str, list[int]]
+    """Rows of the counting phase, and those with the property."""
+    overdispersion: dict[str, float] = field(default_factory=dict)
+    """Absent where unknown."""
 
 
 class Reference(Struct, frozen=True):
@@ -186,8 +200,10 @@ class Reference(Struct, frozen=True):
     signals: dict[str, SignalReference]
     row: RowReference | None
     slots: Slots | None
-    outlying: tuple[int, int] | None = None
-    """(rows, rows with s_row >= 6) of the counting phase."""
+    rates: dict[str, RateReference] = field(default_factory=dict)
+    """`row:quality` (a row with an invalid value) and `row:outlier` (s_row >= 6)."""
+    segments_window_rows: dict[str, float] = field(default_factory=dict)
+    """Mean rows of a non-empty window per segment name, `all` excepted; absent where unknown."""
     schema_version: int = 1
 
 
