@@ -55,3 +55,13 @@ def whole(
         reason=np.zeros(r, np.int8),
         testing=np.ones(r, np.bool_) if testing is None else testing,
     )
+
+
+def scored(alarms: list[list[int]], labels: list[int]) -> tuple[int, int, float]:
+    """TP, FP and mean delay: the first alarm after a label and before the next is its own, every other is false."""
+    delays = []
+    for run in alarms:
+        for label, following in zip(labels, [*labels[1:], 10**9], strict=True):
+            own = [a for a in run if label <= a < following]
+            delays += [own[0] - label] if own else []
+    return len(delays), sum(map(len, alarms)) - len(delays), float(np.mean(delays))

@@ -65,16 +65,6 @@ def moa_alarms(probabilities: Floats, seeds: range) -> list[list[int]]:
     return found
 
 
-def scored(alarms: list[list[int]], labels: list[int]) -> tuple[int, int, float]:
-    """TP, FP and mean delay: the first alarm after a label and before the next is its own, every other is false."""
-    delays = []
-    for run in alarms:
-        for label, following in zip(labels, [*labels[1:], 10**9], strict=True):
-            own = [a for a in run if label <= a < following]
-            delays += [own[0] - label] if own else []
-    return len(delays), sum(map(len, alarms)) - len(delays), float(np.mean(delays))
-
-
 def test_java_random_begins_as_in_java() -> None:
     assert next(streams.java_random(42)) == 0.7275636800328681
     assert [int(streams.bits(s, streams.abrupt()).sum()) for s in (1, 2, 30)] == [4936, 5053, 4974]
@@ -84,15 +74,27 @@ def test_java_random_begins_as_in_java() -> None:
 def test_the_published_runs_of_moa_on_abrupt_changes_are_reproduced() -> None:
     alarms = moa_alarms(streams.abrupt(), range(1, 31))
     assert alarms[0] == [1057, 1089, 1217, 3041, 3073, 3169, 5057, 7073, 7105, 7457, 9057, 9089, 9249]
-    found, false, delay = scored(alarms, [1000, 3000, 5000, 7000, 9000])
+    found, false, delay = streams.scored(alarms, [1000, 3000, 5000, 7000, 9000])
     assert (found, false, round(delay, 2)) == (150, 265, 45.48)
 
 
 def test_the_published_runs_of_moa_on_gradual_changes_are_reproduced() -> None:
     alarms = moa_alarms(streams.gradual(), range(1, 31))
     assert alarms[0][:4] == [2337, 2369, 2401, 2433]
-    found, false, delay = scored(alarms, [2000])
+    found, false, delay = streams.scored(alarms, [2000])
     assert (found, false, round(delay, 2)) == (30, 382, 280.47)
+
+
+def test_the_textbook_form_scores_as_river_on_two_sided_changes() -> None:
+    values = np.stack([streams.bits(seed, streams.abrupt()) for seed in range(1, 31)], axis=1)
+    state = adwin.start(30, TEXTBOOK)
+    alarms: list[list[int]] = [[] for _ in range(30)]
+    for i, x in enumerate(values, start=1):
+        state, verdicts = adwin.update(state, TEXTBOOK, adwin.Window(streams.single(x, i)))
+        for k in np.flatnonzero(verdicts.level == Level.DRIFT):
+            alarms[k].append(i)
+    found, false, delay = streams.scored(alarms, list(range(1000, 10_000, 1000)))
+    assert (found, false, round(delay, 2)) == (270, 0, 43.79)
 
 
 def calibrated(

@@ -37,6 +37,18 @@ def test_with_one_event_per_window_it_is_river(seed: int) -> None:
         assert state.cumulated[0, 1] == theirs._sum_decrease
 
 
+def test_the_textbook_form_scores_as_river_on_two_sided_changes() -> None:
+    settings, state = ph.Settings(form="textbook"), ph.start(30)
+    values = np.stack([streams.bits(seed, streams.abrupt()) for seed in range(1, 31)], axis=1)
+    alarms: list[list[int]] = [[] for _ in range(30)]
+    for i, x in enumerate(values, start=1):
+        state, verdicts = ph.update(state, settings, ph.Window(streams.single(x, i)))
+        for k in np.flatnonzero(verdicts.level == Level.DRIFT):
+            alarms[k].append(i)
+    found, false, delay = streams.scored(alarms, list(range(1000, 10_000, 1000)))
+    assert (found, false, round(delay, 2)) == (270, 0, 74.03)
+
+
 def test_the_limit_solves_its_equation() -> None:
     settings = ph.Settings()
     high = ph.limit(settings, np.log([10.0, 1e3, 1e6, 1e12]), np.array([1.0, 5.0, 50.0, 5000.0]))
