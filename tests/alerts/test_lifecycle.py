@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from stream.alerts import lifecycle
 from stream.alerts.lifecycle import TRANSITIONS, Cause, Condition, Emission, Row, State, Step
 from stream.alerts.policy import Settings
+from stream.wire import codec
 from stream.wire.outbound import Description, Effect, SignalEntry
 
 MINUTE = 60_000
@@ -272,7 +272,7 @@ def test_whatever_windows_bring_episodes_are_whole(windows: list[tuple[int, Cond
         told += [emission for emission in emissions if emission.event != "notice"]
         notices += [emission for emission in emissions if emission.event == "notice"]
         # A row in a snapshot is the row.
-        row = msgspec.msgpack.decode(msgspec.msgpack.encode(row), type=Row)
+        assert codec.decode(codec.encode(row, "row/1"), Row) == row
     # Firing opens, sequence counts, resolved closes, and the episode keeps its start.
     for before, after in pairwise(told):
         if after.event == "firing":

@@ -172,4 +172,9 @@ def test_rounding_for_print_keeps_order_and_changes_nothing_twice(values: list[f
 
 
 def test_what_is_no_number_is_published_as_null() -> None:
-    assert [outbound.significant(value) for value in (None, float("nan"), float("-inf"), -0.0)] == [None, None, None, 0.0]
+    assert [outbound.significant(value) for value in (None, float("nan"), float("-inf"), -0.0)] == [
+        None,
+        None,
+        None,
+        0.0,
+    ]
