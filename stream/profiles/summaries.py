@@ -10,6 +10,7 @@ out in full.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -92,7 +93,7 @@ def fold(  # noqa: PLR0913 - a profile is made of everything known about its row
     """The partial profiles of n rows, one per window, by rising window start.
 
     `windows_ms` [n] and `offsets` [n] belong to the rows; `worst` and `unknown` are by window start. Each row counts
-    once in `all` and once per declared segment key. About 0.5 us per row of 24 signals in groups of thousands.
+    once in `all` and once per declared segment key. About 0.3 us per row of 24 signals in groups of thousands.
     """
     folded: dict[int, Partial] = {}
     for part in _parts(layout, windows_ms):
@@ -300,13 +301,15 @@ def _fold_part(
     first, last = np.full(len(starts), offsets[-1]), np.full(len(starts), offsets[0])
     np.minimum.at(first, ranks, offsets)
     np.maximum.at(last, ranks, offsets)
-    neutral = empty(group, layout.reference.reference_id, 0)
+    sums, neutral = [whole, *by_key], empty(group, layout.reference.reference_id, 0)
+    borders = np.arange(len(starts) + 1) * len(layout.segments)
+    cuts = [np.searchsorted(one.places, borders) for one in sums]
     return [
         replace(
             neutral,
             window_start_ms=start,
             spans=[Span(group.topic, group.partition, int(first[window]), int(last[window]))],
-            **_of_window([whole, *by_key], window, len(layout.segments)),
+            **_of_window(sums, [slice(cut[window], cut[window + 1]) for cut in cuts], borders[window]),
         )
         for window, start in enumerate(starts.tolist())
     ]
@@ -356,23 +359,29 @@ def _moments(layout: Layout, values: Floats, starts: Ints) -> Ints:
 def _total(sums: _Sums, segments: int) -> _Sums:
     """The sums of `all`: every row belongs to exactly one segment of a key, so those of any one key add up to it."""
     windows, starts = np.unique(sums.places // segments, return_index=True)
-    added = {
-        name: np.add.reduceat(getattr(sums, name), starts, axis=0)
-        for name in sums.__struct_fields__
-        if name != "places"
-    }
-    return _Sums(places=windows * segments, **added)
+    cuts = list(pairwise([*starts.tolist(), len(sums.places)]))
+
+    def added(values: Ints) -> Ints:  # np.add.reduceat along the first axis takes three times as long
+        return np.stack([np.add.reduce(values[start:end], axis=0) for start, end in cuts])
+
+    return _Sums(
+        places=windows * segments,
+        rows=added(sums.rows),
+        invalid_rows=added(sums.invalid_rows),
+        outlying_rows=added(sums.outlying_rows),
+        counts=added(sums.counts),
+        moments=added(sums.moments),
+    )
 
 
-def _of_window(sums: list[_Sums], window: int, segments: int) -> dict[str, Ints]:
+def _of_window(sums: list[_Sums], cuts: list[slice], first_place: int) -> dict[str, Ints]:
     """The arrays of one partial: `all`, then the segments present of each key."""
-    cuts = [slice(*np.searchsorted(one.places, [window * segments, (window + 1) * segments])) for one in sums]
-
-    def of(name: str) -> Ints:
-        return np.concatenate([getattr(one, name)[cut] for one, cut in zip(sums, cuts, strict=True)])
-
-    arrays = {name: of(name) for name in ("rows", "invalid_rows", "outlying_rows", "counts", "moments")}
-    return arrays | {"segments": of("places") - window * segments, "late": np.zeros_like(arrays["rows"])}
+    arrays = {
+        name: np.concatenate([getattr(one, name)[cut] for one, cut in zip(sums, cuts, strict=True)])
+        for name in _Sums.__struct_fields__
+    }
+    places = arrays.pop("places")
+    return arrays | {"segments": places - first_place, "late": np.zeros_like(places)}
 
 
 def _zeros(segments: Ints) -> dict[str, Ints]:

@@ -159,9 +159,8 @@ def worst(  # noqa: PLR0913 - a told row is made of everything known about it
     candidates = np.flatnonzero(judged.rows >= least)
     for window_ms in np.unique(windows_ms[candidates]).tolist():
         inside = candidates[windows_ms[candidates] == window_ms]
-        picks = _highest(inside, judged.rows[inside], settings.per_window)
-        found = [_told(layout, columns, rows, judged, int(pick), source) for pick in picks]
-        told[window_ms] = sorted(found, key=rank)[: settings.per_window]
+        picks = _highest(inside, judged.rows[inside], columns, settings.per_window)
+        told[window_ms] = [_told(layout, columns, rows, judged, pick, source) for pick in picks]
     return told
 
 
@@ -182,11 +181,17 @@ def _bin_scores(signal: SignalReference) -> Scores:
     return np.where(passed > 0, passed + (LOWEST - 1), 0).astype(np.int8)
 
 
-def _highest(candidates: Ints, scores: Scores, count: int) -> Ints:
-    """Those that can be among the `count` highest, ties at the border included: only for them an id is hashed."""
-    if len(candidates) <= count:
-        return candidates
-    return candidates[scores >= np.sort(scores)[-count]] if count else candidates[:0]
+def _highest(candidates: Ints, scores: Scores, columns: Columns, count: int) -> list[int]:
+    """The `count` first of the candidates by `rank`. An id is hashed only where the scores alone do not decide."""
+    if len(candidates) > count > 0:
+        high = scores >= np.sort(scores)[-count]
+        candidates, scores = candidates[high], scores[high]
+    ids, offsets = columns.prediction_ids, columns.offsets
+    ranked = sorted(
+        (-score, -hash64(ids[row]), int(offsets[row]), row)
+        for score, row in zip(scores.tolist(), candidates.tolist(), strict=True)
+    )
+    return [row for *_, row in ranked[:count]]
 
 
 def _told(layout: Layout, columns: Columns, rows: Rows, judged: Judged, row: int, source: Source) -> OutlyingRow:
