@@ -282,8 +282,8 @@ def _parts(layout: Layout, windows_ms: Ints) -> list[slice]:
     n = len(windows_ms)
     if not n:
         return []
-    windows = 1 + (int(windows_ms.max()) - int(windows_ms.min())) // layout.reference.window_size_ms
-    cells = min(windows, n) * len(layout.segments) * layout.columns
+    windows = 1 if windows_ms.min() == windows_ms.max() else len(np.unique(windows_ms))
+    cells = windows * len(layout.segments) * layout.columns
     step = ROWS_AT_ONCE if cells <= _CELLS_MAX else min(ROWS_AT_ONCE, max(1, _CELLS_MAX // layout.columns))
     return [slice(start, min(n, start + step)) for start in range(0, n, step)]
 

@@ -67,7 +67,7 @@ class Columns(Struct, frozen=True):
     latency: Floats
     latency_invalid: Mask
     label: Texts
-    tags: Sequence[dict[str, Any]]
+    tags: Sequence[dict[str, Any] | None]
     prediction_ids: list[str]
     time_ms: Ints
     offsets: Ints
@@ -82,7 +82,7 @@ class Rows(Struct, frozen=True):
     cells: Ints
     """[S, n] column of T into which each signal of each row falls."""
     values: Floats
-    """[numeric signals, n] NaN where missing or invalid."""
+    """[numeric signals, n] in the order of the reference; NaN where missing or invalid."""
     segments: Ints
     """[segment keys, n] index into `segment_names` of the segment each row belongs to, besides `all`."""
     invalid: Mask
@@ -188,9 +188,11 @@ class Layout(Struct, frozen=True):
     segment_tables: list[tuple[str, "SegmentTable"]]
     """Per declared key its values' segments."""
     numeric: list[int]
-    """The numeric signals, in the order of `Rows.values`: those with a value of their own, then the distance."""
+    """The numeric signals, in the order of the reference."""
     grid: Grid
     """Of all numeric signals but the distance."""
+    values_order: list[int] | None
+    """Where each numeric signal stands when the distance stands last; None where it does anyway."""
     categorical: list[tuple[int, Table]]
     """(signal, table) per categorical signal."""
     boolean: list[tuple[int, int]]
@@ -214,8 +216,9 @@ def compile_layout(reference: Reference) -> Layout:
     of_type = {
         kind: [i for i, name in enumerate(names) if reference.signals[name].type == kind] for kind in SPECIAL_BINS
     }
-    own = [index for index in of_type["numeric"] if names[index] != DISTANCE]
-    numeric = own + [index for index in of_type["numeric"] if names[index] == DISTANCE]
+    numeric = of_type["numeric"]
+    own = [index for index in numeric if names[index] != DISTANCE]
+    distance_last = sorted(numeric, key=lambda index: (names[index] == DISTANCE, index))
     described = [reference.signals[names[index]] for index in numeric]
     segments = segment_names(reference)
     return Layout(
@@ -228,6 +231,7 @@ def compile_layout(reference: Reference) -> Layout:
         segment_tables=_segment_tables(reference, segments),
         numeric=numeric,
         grid=_grid(reference, own, first),
+        values_order=None if numeric == distance_last else [distance_last.index(index) for index in numeric],
         categorical=[
             (index, _table(int(first[index]), reference.signals[names[index]])) for index in of_type["categorical"]
         ],
@@ -259,14 +263,18 @@ def rows(layout: Layout, columns: Columns) -> Rows:
         z = distance.z.take(cells.take(distance.signals, axis=0))
         values[-1] = distances(z, distance.mean, distance.factor)
         bins(distance.grid, values[-1:], cells)
+    if layout.values_order is not None:
+        values = values.take(layout.values_order, axis=0)
     return Rows(cells, values, segments(layout, columns.tags), _any_invalid(layout, cells, masks))
 
 
-def segments(layout: Layout, tags: Sequence[dict[str, Any]]) -> Ints:
+def segments(layout: Layout, tags: Sequence[dict[str, Any] | None]) -> Ints:
     """[K, n] segment of each row under each declared key; a value not declared, or no value, is `other`."""
     found = np.empty((len(layout.segment_tables), len(tags)), dtype=np.int64)
     for row, (key, table) in zip(found, layout.segment_tables, strict=True):
-        row[:] = np.fromiter(map(table.__getitem__, [tag.get(key) for tag in tags]), dtype=np.int64, count=len(tags))
+        row[:] = np.fromiter(
+            map(table.__getitem__, [tag.get(key) if tag else None for tag in tags]), dtype=np.int64, count=len(tags)
+        )
     return found
 
 
@@ -417,7 +425,7 @@ def row_integers(row: RowReference) -> tuple[Floats, Floats]:
 
 
 def _numeric_columns(layout: Layout, columns: Columns) -> tuple[Floats, list[Mask | None]]:
-    """Values [numeric signals, n], NaN for invalid, and of each but the distance the mask of invalid ones, if any."""
+    """Values [numeric signals, n], NaN for invalid, the distance last; and the masks of invalid ones where needed."""
     values = np.empty((len(layout.numeric), len(columns)))
     masks: list[Mask | None] = []
     spoilt: Mask = np.logical_or.reduce(columns.numeric_invalid, axis=0)

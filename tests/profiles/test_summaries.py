@@ -263,6 +263,19 @@ def test_folding_many_rows_over_many_windows_in_blocks_changes_nothing(monkeypat
     assert plain(whole.part(np.arange(900))) == at_once
 
 
+def test_a_reference_without_signals_counts_rows() -> None:
+    bare = extract.compile_layout(replace(LAYOUTS[0].reference, signals={}))
+    nothing = Rows(
+        np.zeros((0, 3), dtype=np.int64),
+        np.zeros((0, 3)),
+        np.zeros((0, 3), dtype=np.int64),
+        np.zeros(3, dtype=np.bool_),
+    )
+    judged = Judged(np.zeros((0, 3), dtype=np.int8), np.zeros(3, dtype=np.int8))
+    (partial,) = summaries.fold(bare, GROUP, nothing, judged, np.zeros(3, dtype=np.int64), np.arange(3))
+    assert (partial.rows.tolist(), partial.counts.shape, partial.moments.shape) == ([3], (1, 0), (1, 0, 4))
+
+
 def test_no_rows_make_no_partial() -> None:
     assert drawn(1, 0).part(np.arange(0)) == []
 

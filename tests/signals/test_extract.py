@@ -230,6 +230,18 @@ def test_the_distance_is_exact_and_independent_of_the_batch(seed: int, d: int, n
     assert np.concatenate(single).tobytes() == found.tobytes()
 
 
+def test_the_values_stand_in_the_order_of_the_reference_wherever_the_distance_is() -> None:
+    last, given_columns = world(2, 30)
+    signals = last.reference.signals
+    turned = {extract.DISTANCE: signals[extract.DISTANCE]} | signals
+    first = extract.compile_layout(replace(last.reference, signals=turned))
+    there, here = extract.rows(last, given_columns), extract.rows(first, given_columns)
+    assert first.names[first.numeric[0]] == extract.DISTANCE
+    assert here.values[0].tobytes() == there.values[-1].tobytes()
+    assert here.values[1:].tobytes() == there.values[:-1].tobytes()
+    assert (here.cells[0] - first.first[0]).tolist() == (there.cells[-1] - last.first[-1]).tolist()
+
+
 def test_extracting_leaves_its_arguments_alone() -> None:
     layout, given_columns = world(1, 50)
     before = {
