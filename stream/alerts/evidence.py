@@ -360,12 +360,8 @@ def _annotations(
         "fingerprint": alert.fingerprint,
         "alert_id": alert.alert_id,
     }
-    texts = {
-        "summary": wording.summary(alert, emission.event, details, may_not_mature=emission.may_not_mature),
-        "description": wording.description(alert, emission.event, details, may_not_mature=emission.may_not_mature),
-        "action": wording.action(alert, emission.event, details),
-        **policy.annotations(settings, values),
-    }
+    said = wording.texts(alert, emission.event, details, may_not_mature=emission.may_not_mature)
+    texts = said._asdict() | policy.annotations(settings, values)
     if sender.public_url:
         texts["dashboard_url"] = f"{sender.public_url.rstrip('/')}/alerts/{alert.alert_id}"
     return texts

@@ -167,6 +167,37 @@ class Emission(Struct, frozen=True, kw_only=True):
     may_not_mature: bool = False
 
 
+def _passed(since_ms: int | None, now_ms: int, duration_ms: int) -> bool:
+    return since_ms is not None and now_ms - since_ms >= duration_ms
+
+
+def _changed(row: Row, condition: Condition, now_ms: int, settings: Settings) -> bool:
+    return condition.content != row.content and _passed(row.told_at_ms, now_ms, settings.update_interval)
+
+
+def _has_news(row: Row, condition: Condition, now_ms: int, settings: Settings) -> bool:
+    untold = any(not detection.told for detection in row.detections)
+    rested = row.noticed_at_ms is None or _passed(row.noticed_at_ms, now_ms, settings.update_interval)
+    return condition.may_not_mature or (untold and rested)
+
+
+HOLDS: Final[dict[Cause, Callable[[Row, Condition, int, Settings], bool]]] = {
+    Cause.OPERATOR: lambda _row, condition, _now_ms, _settings: condition.operator,
+    Cause.NEW_REFERENCE: lambda _row, condition, _now_ms, _settings: condition.new_reference,
+    Cause.RETIRED: lambda _row, condition, _now_ms, settings: condition.silent_ms >= settings.retire_after,
+    Cause.RETURN: lambda _row, condition, _now_ms, _settings: condition.returned,
+    Cause.ALARM: lambda _row, condition, _now_ms, _settings: condition.alarm,
+    Cause.HELD: lambda row, _condition, now_ms, settings: _passed(row.pending_since_ms, now_ms, settings.pending_for),
+    Cause.SETTLED: lambda row, _condition, now_ms, settings: _passed(
+        row.returned_at_ms, now_ms, settings.keep_firing_for
+    ),
+    Cause.CHANGED: _changed,
+    Cause.REFRESH: lambda row, _condition, now_ms, settings: _passed(row.told_at_ms, now_ms, settings.refresh),
+    Cause.NOTICE: _has_news,
+}
+"""Whether a window brings a cause, given what its earlier causes made of the row."""
+
+
 def content_of(severity: str, change_type: str | None, signals: list[str], shifts: int = 0) -> str:
     """A digest that is equal as long as there is nothing new to tell; the order of the signals does not matter.
 
@@ -184,42 +215,11 @@ def advance(row: Row, condition: Condition, now_ms: int, settings: Settings) -> 
     row = replace(row, detections=_remember(row.detections, condition.detections, now_ms, settings.retire_after))
     emissions = []
     for cause in Cause:
-        if _holds(cause, row, condition, now_ms, settings):
+        if HOLDS[cause](row, condition, now_ms, settings):
             row, emission = _apply(cause, row, condition, now_ms)
             if emission:
                 emissions.append(emission)
     return row, emissions
-
-
-def _holds(cause: Cause, row: Row, condition: Condition, now_ms: int, settings: Settings) -> bool:
-    """Whether a window brings a cause, given what its earlier causes made of the row."""
-
-    def passed(since_ms: int | None, duration_ms: int) -> bool:
-        return since_ms is not None and now_ms - since_ms >= duration_ms
-
-    match cause:
-        case Cause.OPERATOR:
-            return condition.operator
-        case Cause.NEW_REFERENCE:
-            return condition.new_reference
-        case Cause.RETIRED:
-            return condition.silent_ms >= settings.retire_after
-        case Cause.RETURN:
-            return condition.returned
-        case Cause.ALARM:
-            return condition.alarm
-        case Cause.HELD:
-            return passed(row.pending_since_ms, settings.pending_for)
-        case Cause.SETTLED:
-            return passed(row.returned_at_ms, settings.keep_firing_for)
-        case Cause.CHANGED:
-            return condition.content != row.content and passed(row.told_at_ms, settings.update_interval)
-        case Cause.REFRESH:
-            return passed(row.told_at_ms, settings.refresh)
-        case Cause.NOTICE:
-            news = any(not detection.told for detection in row.detections)
-            rested = row.noticed_at_ms is None or passed(row.noticed_at_ms, settings.update_interval)
-            return condition.may_not_mature or (news and rested)
 
 
 def _apply(cause: Cause, row: Row, condition: Condition, now_ms: int) -> tuple[Row, Emission | None]:

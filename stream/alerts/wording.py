@@ -6,7 +6,7 @@ Pure functions of the alert. Numbers are short (51.2k, 41 %) and always precise 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from math import floor, log, log10
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 from stream.wire.outbound import (
     Alert,
@@ -48,10 +48,10 @@ _WHAT: Final[dict[Kind, str]] = {
     "outlier": "The rate of unusual rows",
 }
 _CHANGED: Final = {
-    "sudden": "changed at about {at} and stayed changed",
-    "gradual": "began to move at about {at} and moved on gradually",
-    "temporary": "changed at about {at}, but only for a time",
-    "recurring": "changed at about {at}, to a state seen before",
+    "sudden": "changed{at} and stayed changed",
+    "gradual": "began to move{at} and moved on gradually",
+    "temporary": "changed{at}, but only for a time",
+    "recurring": "changed{at}, to a state seen before",
 }
 _ENDED: Final = {
     "returned": "{names} back at the reference",
@@ -60,7 +60,18 @@ _ENDED: Final = {
     "operator": "closed by an operator",
 }
 _LISTED: Final = 3
+_AFTER_THE_END: Final = {
+    "new_reference": "Nothing to do: windows are compared with the new reference from now on.",
+    "retired": "Nothing to do if the version was withdrawn; else check that its predictions arrive.",
+}
 _MAY_NOT_MATURE: Final = "the reference may not take up what was learned since, because the data moved"
+_WHY_NOT_MATURE: Final = "What came since it was learned differs from it by more than the tolerance: it stays in force."
+_WHY_UNCONFIRMED: Final = (
+    "A detector without a false-alarm guarantee fired; the evidence of the group does not confirm it."
+)
+_Condition: TypeAlias = (
+    DriftDetails | QualityDetails | BurstDetails | SilenceDetails | PerformanceDetails | ConceptDetails
+)
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -108,7 +119,7 @@ def span(duration_ms: int) -> str:
     seconds = duration_ms // 1000
     parts: list[str] = []
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
-        if (count := seconds // size) and len(parts) < 2:  # noqa: PLR2004 - two units
+        if (count := seconds // size) and len(parts) < 2:
             parts.append(f"{count} {unit}")
             seconds -= count * size
         elif parts:
@@ -147,124 +158,171 @@ def movement(entry: SignalEntry) -> str:
     return f"{name} {moved}"
 
 
-def summary(alert: Alert, event: EventName, details: Details, *, may_not_mature: bool = False) -> str:
-    """One line that can stand alone in a list of alerts."""
-    if event == "resolved":
-        names = listing(map(signal_name, _signals(alert))) or "all"
-        ended = _ENDED[alert.resolve_reason or "returned"].format(names=names)
-        return f"{place(alert)}: {alert.kind.replace('_', ' ')} resolved after {span(_open_ms(alert))}, {ended}"
-    return f"{place(alert)}: {_news(alert, event, details, may_not_mature=may_not_mature)}"
+class Texts(NamedTuple):
+    """What people read: one line that can stand alone, a few sentences around it, and what to do next."""
+
+    summary: str
+    description: str
+    action: str
 
 
-def description(alert: Alert, event: EventName, details: Details, *, may_not_mature: bool = False) -> str:
-    """Since when, in which shape, and what else moved: a few sentences."""
-    if isinstance(details, OutlierDetails):
-        worst = [f"{signal_name(part.signal)} (score {part.score})" for part in details.contributions]
-        parts = f" Most unusual: {listing(worst)}." if worst else ""
-        return f"A row this unusual has a probability of about {number(details.p_value, 1)} in the reference.{parts}"
-    if isinstance(details, ChallengerDetails):
-        low, high = details.interval
-        interval = f"{number(low, 2)} to {number(high, 2)}"
-        return f"The gain lies within {interval} with {percent(details.confidence)} confidence."
-    if isinstance(details, RetrainDetails):
-        return f"{number(details.n_rows)} rows and {number(details.n_labels)} labels have come since the change."
-    if isinstance(details, SilenceDetails):
-        seen = f"last seen at {_clock(details.last_seen, alert.updated_at)}" if details.last_seen else "never seen"
-        return f"{details.what.capitalize()}: {seen}."
-    sentences = [_since(alert, event, may_not_mature=may_not_mature)]
+def texts(alert: Alert, event: EventName, details: Details, *, may_not_mature: bool = False) -> Texts:
+    """The texts of an event; the annotations of `alert` are not looked at."""
+    match details:
+        case OutlierDetails() | ChallengerDetails() | RetrainDetails():
+            said = _of_point(details)
+        case _ if event == "notice":
+            said = _of_unconfirmed(alert, may_not_mature=may_not_mature)
+        case _:
+            said = _of_condition(alert, details)
+            if event == "resolved":
+                said = _of_end(alert, said)
+    return said._replace(summary=f"{place(alert)}: {said.summary}")
+
+
+def _of_point(details: OutlierDetails | ChallengerDetails | RetrainDetails) -> Texts:
+    match details:
+        case OutlierDetails():
+            return _of_outlier(details)
+        case ChallengerDetails():
+            return _of_challenger(details)
+        case RetrainDetails():
+            return Texts(
+                f"retraining requested because of {details.reason}",
+                f"{number(details.n_rows)} rows and {number(details.n_labels)} labels have come since the change.",
+                f"Retrain on the data from {_day(details.data_from)} to {_day(details.data_to)}.",
+            )
+
+
+def _of_condition(alert: Alert, details: _Condition) -> Texts:
+    match details:
+        case DriftDetails():
+            return _of_drift(alert, details)
+        case QualityDetails():
+            return _of_quality(alert, details)
+        case BurstDetails():
+            news = f"unusual rows {change(details.reference_rate, details.rate, percent)}"
+            action = "Look for a changed unit or a new population behind the unusual rows."
+            return Texts(news, _story(alert), action)
+        case SilenceDetails():
+            return _of_silence(alert, details)
+        case PerformanceDetails():
+            metric = details.metric.replace("_", " ")
+            text = percent if metric.endswith("rate") or metric == "accuracy" else number
+            news = f"{metric} {change(details.before, details.after, text)} over {number(details.n_pairs)} pairs"
+            return Texts(news, _story(alert), "Check that the labels are sound; then roll back or retrain.")
+        case ConceptDetails():
+            return _of_concept(alert, details)
+
+
+def _of_outlier(details: OutlierDetails) -> Texts:
+    names = [signal_name(part.signal) for part in details.contributions]
+    worst = [f"{name} (score {part.score})" for name, part in zip(names, details.contributions, strict=True)]
+    mostly = f", mostly {names[0]}" if names else ""
+    parts = f" Most unusual: {listing(worst)}." if worst else ""
+    return Texts(
+        f"outlier {details.prediction_id}, score {details.score} over {details.threshold}{mostly}",
+        f"A row this unusual has a probability of about {number(details.p_value, 1)} in the reference.{parts}",
+        f"Look up prediction {details.prediction_id}; nothing to do where such a case is plausible.",
+    )
+
+
+def _of_challenger(details: ChallengerDetails) -> Texts:
+    gain = f"{details.metric.replace('_', ' ')} {number(abs(details.gain), 2)}"
+    champion, challenger = f"champion {details.champion}", f"challenger {details.challenger}"
+    news = {
+        "challenger_better": f"{challenger} beats {champion}, {gain} better",
+        "champion_better": f"{champion} beats {challenger}, {gain} better",
+        "no_difference_found": f"no difference found between {champion} and {challenger}",
+    }[details.decision]
+    low, high = details.interval
+    better = details.decision == "challenger_better"
+    return Texts(
+        f"{news} over {number(details.n_pairs)} pairs",
+        f"The gain lies within {number(low, 2)} to {number(high, 2)} with {percent(details.confidence)} confidence.",
+        f"Consider promoting {details.challenger}." if better else f"Keep {details.champion}.",
+    )
+
+
+def _of_drift(alert: Alert, details: DriftDetails) -> Texts:
+    entries = _first_per_signal(alert.signals)
+    others = [signal_name(entry.signal) for entry in entries[1:]]
+    also = f"; also {listing(others, details.signals_moved - 1)}" if others else ""
+    first = movement(entries[0]) if entries else "signals moved"
+    total = f"({details.signals_moved} of {_count(details.signals_watched, 'signal')})"
+    skew = " It was there from the first window on: serving differs from training." if details.skew else ""
+    return Texts(f"{first}{also} {total}", _story(alert) + skew, _on_drift(alert, details))
+
+
+def _of_quality(alert: Alert, details: QualityDetails) -> Texts:
+    checks = [
+        f"{signal_name(check.signal)} {check.check} {change(check.reference_rate, check.rate, percent)}"
+        for check in details.checks
+    ]
+    producers = _producers(check.signal for check in details.checks)
+    return Texts(
+        listing(checks) or "records changed",
+        _story(alert),
+        f"Check {producers}: fields, types and categories.",
+    )
+
+
+def _of_silence(alert: Alert, details: SilenceDetails) -> Texts:
+    seen = f"last seen at {_clock(details.last_seen, alert.updated_at)}" if details.last_seen else "never seen"
+    expected = f"{number(details.expected_per_window)} expected in each"
+    return Texts(
+        f"no {details.what} for {_count(details.windows, 'window')}, {expected}",
+        f"{details.what.capitalize()}: {seen}.",
+        f"Check that {details.what} are still written to their topic.",
+    )
+
+
+def _of_concept(alert: Alert, details: ConceptDetails) -> Texts:
+    residual = f"mean residual {number(details.residual, 2)} over {number(details.n_pairs)} pairs"
+    first = "Check the producers of the inputs, which moved too; then retrain" if details.inputs_moved else "Retrain"
+    return Texts(
+        f"labels no longer follow the predictions, {residual}", _story(alert), f"{first} on labels since the change."
+    )
+
+
+def _of_unconfirmed(alert: Alert, *, may_not_mature: bool) -> Texts:
+    """A notice of detections that the evidence does not confirm, or of a reference that may not mature, or of both."""
+    detected = _detected(alert)
+    reasons = [*([_MAY_NOT_MATURE] if may_not_mature else []), *([detected] if detected else [])]
+    why = _WHY_NOT_MATURE if may_not_mature else _WHY_UNCONFIRMED
+    return Texts("; ".join(reasons), why, "Nothing to do yet: watch whether an alert follows.")
+
+
+def _of_end(alert: Alert, said: Texts) -> Texts:
+    """The same alert, resolved."""
+    names = listing(map(signal_name, _signals(alert))) or "all"
+    ended = _ENDED[alert.resolve_reason or "returned"].format(names=names)
+    return Texts(
+        f"{alert.kind.replace('_', ' ')} resolved after {span(_open_ms(alert))}, {ended}",
+        said.description,
+        _AFTER_THE_END.get(alert.resolve_reason or "returned", "Nothing to do."),
+    )
+
+
+def _story(alert: Alert) -> str:
+    """Since when and in which shape, what else moved, and which other detectors saw it."""
+    sentences = [_since(alert)]
     others = [movement(entry) for entry in _first_per_signal(alert.signals)[1:]]
     if others:
         sentences.append(f"Also: {'; '.join(others[:_LISTED])}.")
     seen_by = [_DETECTORS.get(entry.detector, entry.detector) for entry in alert.signals if entry.evidence is None]
-    if seen_by and event != "notice":
+    if seen_by:
         sentences.append(f"Detected as well by {listing(seen_by)}.")
-    if isinstance(details, DriftDetails) and details.skew:
-        sentences.append("It was there from the first window on: serving differs from training.")
     return " ".join(sentences)
 
 
-def action(alert: Alert, event: EventName, details: Details) -> str:
-    """What to do next, in one sentence."""
-    if event == "resolved":
-        return _after_the_end(alert)
-    match details:
-        case OutlierDetails():
-            return f"Look up prediction {details.prediction_id}; nothing to do where such a case is plausible."
-        case ChallengerDetails():
-            return _on_challenger(details)
-        case RetrainDetails():
-            return f"Retrain on the data from {_day(details.data_from)} to {_day(details.data_to)}."
-        case _ if event == "notice":
-            return "Nothing to do yet: watch whether an alert follows."
-        case BurstDetails():
-            return "Look for a changed unit or a new population behind the unusual rows."
-        case SilenceDetails():
-            return f"Check that {details.what} are still written to their topic."
-        case PerformanceDetails():
-            return "Check that the labels are sound; then roll back or retrain."
-        case ConceptDetails():
-            inputs = (
-                "Check the producers of the inputs, which moved too; then retrain"
-                if details.inputs_moved
-                else "Retrain"
-            )
-            return f"{inputs} on labels since the change."
-        case QualityDetails():
-            return f"Check {_producers(check.signal for check in details.checks)}: fields, types and categories."
-        case DriftDetails():
-            return _on_drift(alert, details)
-
-
-def _news(alert: Alert, event: EventName, details: Details, *, may_not_mature: bool) -> str:
-    match details:
-        case OutlierDetails():
-            return f"outlier {details.prediction_id}, score {details.score} over {details.threshold}{_worst(details)}"
-        case ChallengerDetails():
-            return _verdict_on_challenger(details)
-        case RetrainDetails():
-            return f"retraining requested because of {details.reason}"
-        case _ if event == "notice":
-            detected = _detected(alert)
-            reasons = [*([_MAY_NOT_MATURE] if may_not_mature else []), *([detected] if detected else [])]
-            return "; ".join(reasons)
-        case BurstDetails():
-            return f"unusual rows {change(details.reference_rate, details.rate, percent)}"
-        case SilenceDetails():
-            missing = f"{number(details.expected_per_window)} expected in each"
-            return f"no {details.what} for {_count(details.windows, 'window')}, {missing}"
-        case PerformanceDetails():
-            metric = details.metric.replace("_", " ")
-            text = percent if metric.endswith("rate") or metric == "accuracy" else number
-            return f"{metric} {change(details.before, details.after, text)} over {number(details.n_pairs)} pairs"
-        case ConceptDetails():
-            over = f"over {number(details.n_pairs)} pairs"
-            return f"labels no longer follow the predictions, mean residual {number(details.residual, 2)} {over}"
-        case QualityDetails():
-            checks = [
-                f"{signal_name(check.signal)} {check.check} {change(check.reference_rate, check.rate, percent)}"
-                for check in details.checks
-            ]
-            return listing(checks) or "quality of the records changed"
-        case DriftDetails():
-            total = f"({details.signals_moved} of {_count(details.signals_watched, 'signal')})"
-            signals = _first_per_signal(alert.signals)
-            others = [signal_name(entry.signal) for entry in signals[1:]]
-            also = f"; also {listing(others, details.signals_moved - 1)}" if others else ""
-            first = movement(signals[0]) if signals else "signals moved"
-            return f"{first}{also} {total}"
-
-
-def _since(alert: Alert, event: EventName, *, may_not_mature: bool) -> str:
+def _since(alert: Alert) -> str:
     what = _WHAT.get(alert.kind, "It")
-    if event == "notice":
-        if may_not_mature:
-            return "What came since it was learned differs from it by more than the tolerance: it stays in force."
-        return "A detector without a false-alarm guarantee fired; the evidence of the group does not confirm it."
     at = f" at about {_clock(alert.change_point.at, alert.updated_at)}" if alert.change_point else ""
-    if event == "resolved" and alert.resolve_reason == "returned":
+    if alert.resolve_reason == "returned":
         return f"{what} changed{at} and returned."
     if alert.change_type and at:
-        return f"{what} {_CHANGED[alert.change_type].format(at=at.removeprefix(' at about '))}."
+        return f"{what} {_CHANGED[alert.change_type].format(at=at)}."
     return f"{what} changed{at}."
 
 
@@ -297,38 +355,6 @@ def _on_drift(alert: Alert, details: DriftDetails) -> str:
 def _producers(signals: Iterable[str]) -> str:
     names = list(dict.fromkeys(map(signal_name, signals)))
     return f"the producer{'s' if len(names) > 1 else ''} of {listing(names)}"
-
-
-def _after_the_end(alert: Alert) -> str:
-    match alert.resolve_reason:
-        case "new_reference":
-            return "Nothing to do: windows are compared with the new reference from now on."
-        case "retired":
-            return "Nothing to do if the version was withdrawn; else check that its predictions arrive."
-        case _:
-            return "Nothing to do."
-
-
-def _verdict_on_challenger(details: ChallengerDetails) -> str:
-    pairs = f"{number(details.n_pairs)} pairs"
-    gain = f"{details.metric.replace('_', ' ')} {number(abs(details.gain), 2)}"
-    match details.decision:
-        case "challenger_better":
-            return f"challenger {details.challenger} beats champion {details.champion}, {gain} better over {pairs}"
-        case "champion_better":
-            return f"champion {details.champion} beats challenger {details.challenger}, {gain} better over {pairs}"
-        case "no_difference_found":
-            return f"no difference found between {details.champion} and {details.challenger} over {pairs}"
-
-
-def _on_challenger(details: ChallengerDetails) -> str:
-    if details.decision == "challenger_better":
-        return f"Consider promoting {details.challenger}."
-    return f"Keep {details.champion}."
-
-
-def _worst(details: OutlierDetails) -> str:
-    return f", mostly {signal_name(details.contributions[0].signal)}" if details.contributions else ""
 
 
 def _first_per_signal(entries: list[SignalEntry]) -> list[SignalEntry]:

@@ -1,4 +1,4 @@
-"""Texts for the person on call: short numbers that show the difference, sentences that say what, since when, what next."""
+"""Texts for the person on call: short numbers that show a difference; what, since when, what next."""
 
 import pytest
 from hypothesis import assume, given
@@ -114,8 +114,10 @@ GOLDEN = {
     "more moved than are listed": (
         texts("data_drift", DriftDetails(99, 80, skew=False), INCOME, AGE, change_type="gradual", detections=(SEEN,)),
         "credit/3: income moved up, mean 51.2k to 61.2k; also age and 78 more (80 of 99 signals)",
-        "The inputs began to move at about 02:03 and moved on gradually. Also: age widened, std 14.9 to 20.9. "
-        "Detected as well by ADWIN.",
+        (
+            "The inputs began to move at about 02:03 and moved on gradually. Also: age widened, std 14.9 to 20.9. "
+            "Detected as well by ADWIN."
+        ),
         "Check the producers of income and age before retraining.",
     ),
     "marginals silent, correlation moved": (
@@ -127,8 +129,10 @@ GOLDEN = {
     "skew": (
         texts("data_drift", DriftDetails(21, 1, skew=True), INCOME),
         "credit/3: income moved up, mean 51.2k to 61.2k (1 of 21 signals)",
-        "The inputs changed at about 02:03 and stayed changed. "
-        "It was there from the first window on: serving differs from training.",
+        (
+            "The inputs changed at about 02:03 and stayed changed. "
+            "It was there from the first window on: serving differs from training."
+        ),
         "Compare how training and serving compute income.",
     ),
     "without numbers to compare": (
