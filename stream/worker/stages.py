@@ -1,0 +1,75 @@
+"""The stages as the worker sees them: functions with their settings bound. What they compute is none of its business."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from stream.wire.record import Batch, Outgoing, Record
+from stream.worker.ends import Partition
+
+
+class References(Protocol):
+    """An immutable view of the references heard so far."""
+
+    @property
+    def offset(self) -> int:
+        """The next offset of drift.references it has not seen."""
+
+    def apply(self, record: Record) -> "References":
+        """The view after one more record."""
+
+
+class IngestOutputs(Protocol):
+    """What ingest says of a batch at once; the rest it keeps until it is flushed."""
+
+    @property
+    def records(self) -> Sequence[Outgoing]:
+        """Dead letters."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Records by outcome: ok, late, malformed, tombstone."""
+
+
+class IngestState(Protocol):
+    """What the worker reads from the state of an ingest task."""
+
+    @property
+    def watermark_ms(self) -> int | None:
+        """Largest event time minus lateness."""
+
+    @property
+    def newest_ms(self) -> int | None:
+        """Largest event time since the task started."""
+
+
+class Stages(Struct, frozen=True):
+    """The lifts, settings bound. Tests put counting fakes in their place.
+
+    Every function is pure and leaves its arguments valid: an aborted transaction is undone by forgetting its states.
+    """
+
+    config_id: str
+    """Hash of all settings that can change a result."""
+    references: Callable[[], Any]
+    """The empty view."""
+    ingest_start: Callable[[int | None], Any]
+    """watermark -> state"""
+    ingest_step: Callable[[Any, Any, Batch], tuple[Any, Any]]
+    """references, state, batch -> state, outputs"""
+    ingest_tick: Callable[[Any, int], Any]
+    """state, time -> state with the watermark at time - lateness or above"""
+    ingest_flush: Callable[[Any, Mapping[Partition, Any]], tuple[Mapping[Partition, Any], Sequence[Outgoing]]]
+    """references, states -> the same without anything pending, and what was pending as records"""
+    ingest_pending: Callable[[Mapping[Partition, Any]], tuple[int, int]]
+    """states -> partial profiles and bytes that wait to be flushed"""
+    detect_start: Callable[[], Any]
+    detect_waits_for: Callable[[Any, Record], str | None]
+    """references, record -> the reference it needs and the view does not have"""
+    detect_step: Callable[[Any, Any, Sequence[Record]], tuple[Any, Sequence[Outgoing]]]
+    """references, state, records -> state, outputs"""
+    detect_encode: Callable[[Any], bytes]
+    detect_decode: Callable[[bytes], Any]
+    """bytes -> state | Malformed"""
+    detect_digest: Callable[[Any], str]

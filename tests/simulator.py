@@ -1,0 +1,140 @@
+"""A broker in memory, a clock that moves when told, and workers that can be killed between any two steps."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import counting
+
+from stream.worker.ends import Stopped
+from stream.worker.failpoints import Failpoint, Failpoints, parse
+from stream.worker.local import Cluster, LocalEnds
+from stream.worker.loop import Clock, Loop, Options
+from stream.worker.settings import Kafka, Service, Settings, Topics
+from stream.worker.stages import Stages
+
+START_MS = 1_795_219_200_000
+PUBLIC = ("alerts", "drift.windows", "drift.dead-letters", "drift.references")
+
+
+class Killed(BaseException):
+    """kill -9, as a worker in a simulation feels it."""
+
+
+def _killed(_: str) -> None:
+    raise Killed
+
+
+class World:
+    """A cluster with topics, and time."""
+
+    def __init__(self, *, inputs: int = 4, internal: int = 3, idle_after_ms: int = 0, **kafka: Any) -> None:
+        self.now_ms = START_MS
+        self.cluster = Cluster(lambda: self.now_ms)
+        self.settings = Settings(
+            service=Service.model_validate({"id": "sim", "snapshot_interval": "2s"}),
+            kafka=Kafka.model_validate({"bootstrap_servers": "memory", "commit_interval": "500ms", **kafka}),
+            topics=Topics(feedback=[]),
+            idle_after_ms=idle_after_ms,
+        )
+        self.cluster.create("predictions", inputs)
+        self.cluster.create("drift.references", 1)
+        for topic in ("drift.profiles", "drift.snapshots", "alerts", "drift.windows", "drift.dead-letters"):
+            self.cluster.create(topic, internal)
+        self.workers: list[Loop] = []
+
+    def write(self, partition: int, time_ms: int, key: str, reference: str | None = None) -> None:
+        """One input record; its Kafka timestamp is its event time."""
+        value = counting.record(time_ms, key, reference)
+        self.cluster.write(("predictions", partition), value, timestamp_ms=time_ms)
+
+    def fill(self, records: int, *, partitions: int, seed: int = 1, keys: int = 5) -> None:
+        """A seeded stream without late records, in which event i has the same content whatever its partition."""
+        rng = random.Random(seed)
+        for row in range(records):
+            self.write(row % partitions, START_MS + row * 7 + rng.randrange(100), f"k{rng.randrange(keys)}")
+        for partition in range(partitions):
+            self.write(partition, START_MS + records * 7 + 3_600_000, "end")
+
+    def worker(
+        self,
+        slot: str = "0",
+        failpoints: str = "",
+        *,
+        stages: Stages | None = None,
+        options: Options | None = None,
+        say: Callable[..., None] | None = None,
+    ) -> Loop:
+        """A worker that has joined."""
+        planned: list[Failpoint] = parse(failpoints)
+        actions = {"kill": _killed}
+        loop = Loop(
+            LocalEnds(self.cluster, "sim", slot),
+            stages or counting.stages(),
+            self.settings,
+            clock=Clock(lambda: self.now_ms, lambda: self.now_ms / 1_000),
+            options=options or Options(strict=True),
+            failpoints=Failpoints(planned, {**Failpoints([]).actions, **actions}),
+            say=say or (lambda *_args, **_fields: None),
+        )
+        self.workers.append(loop)
+        loop.open()
+        return loop
+
+    def turn(self, ms: int = 100) -> None:
+        """Time passes; every living worker turns once."""
+        self.now_ms += ms
+        self.cluster.turn()
+        for loop in list(self.workers):
+            try:
+                loop.turn()
+            except Killed:
+                self.workers.remove(loop)
+            except Stopped as stopped:
+                self.workers.remove(loop)
+                if stopped.exit_code != 75:
+                    raise
+
+    def turns(self, count: int, ms: int = 100) -> None:
+        """Some rounds."""
+        for _ in range(count):
+            self.turn(ms)
+
+    def settle(self, turns_max: int = 2_000) -> None:
+        """Until everything readable is read and committed."""
+        for _ in range(turns_max):
+            self.turn()
+            if self.is_settled():
+                return
+        raise AssertionError("the workers did not come to rest")
+
+    def is_settled(self) -> bool:
+        """Whether nothing is left to do."""
+        group = self.cluster.group("sim")
+        wanted = self.cluster.subscribed(["predictions", "drift.profiles"])
+        if any(loop.tx.open for loop in self.workers) or group.pending:
+            return False
+        owned = [partition for loop in self.workers for partition in loop.tasks]
+        if sorted(owned) != sorted(wanted):
+            return False
+        return not any(
+            self.cluster.log(partition).read(mark.next_offset if (mark := group.offsets.get(partition)) else 0, 1)[0]
+            for partition in wanted
+        )
+
+    def public(self, topics: Iterable[str] = PUBLIC) -> Counter[Any]:
+        """The public topics as a multiset of (topic, key, value, headers)."""
+        return Counter(
+            (topic, record.key, record.value, tuple(record.headers))
+            for topic in topics
+            for record in self.cluster.records(topic)
+        )
+
+    def alerts_in_order(self) -> dict[bytes, list[bytes]]:
+        """Alerts and readings per key, in the order a reader meets them."""
+        found: dict[bytes, list[bytes]] = {}
+        for topic in ("alerts", "drift.windows"):
+            for record in self.cluster.records(topic):
+                found.setdefault(topic.encode() + (record.key or b""), []).append(record.value or b"")
+        return found
