@@ -35,7 +35,7 @@ def _canonical(value: Any, parts: list[str]) -> None:
         case bool():
             parts.append("true" if value else "false")
         case int() | float():
-            parts.append(_number(value))
+            parts.append(number_text(value))
         case str():
             parts.append(orjson.dumps(value).decode())
         case Mapping():
@@ -61,7 +61,7 @@ def _utf16(key: Any) -> bytes:
     return key.encode("utf-16-be")
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """ECMAScript's Number::toString. Python finds the same shortest digits and only sets the point elsewhere."""
     if isinstance(value, int):
         if abs(value) > SAFE_INTEGER:

@@ -4,11 +4,9 @@ A bad record is a value, `Malformed`, never an exception: nothing that begins wi
 """
 
 import math
-import re
 import struct
 from binascii import crc32
 from collections.abc import Hashable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b, sha256
 from typing import Any, Final, TypeVar, cast, get_args
@@ -20,6 +18,24 @@ from msgspec import Struct
 
 from stream.wire.canonical import canonical_json
 from stream.wire.internal import Reference
+from stream.wire.times import parse_time, rfc3339
+
+__all__ = [
+    "Malformed",
+    "canonical_json",
+    "decode",
+    "decode_reference",
+    "encode",
+    "encode_reference",
+    "hash64",
+    "kind_of",
+    "named",
+    "parse_time",
+    "partition_of",
+    "reference_id",
+    "rfc3339",
+    "to_json",
+]
 
 T = TypeVar("T")
 
@@ -27,17 +43,6 @@ FRAME_BYTES_MAX: Final = 256 * 1024 * 1024
 """Larger than any snapshot a broker accepts; above it a length field is an attack or a bug."""
 REFERENCE_BYTES_MAX: Final = 8 * 1024 * 1024
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-EARLIEST_MS: Final = -62_135_596_800_000
-LATEST_MS: Final = 253_402_300_799_999
-"""The years 1 to 9999, all that RFC 3339 can write."""
-
-_NANOSECONDS_MAX: Final = 1e21
-
-_RFC3339: Final = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9]|60)(?:\.([0-9]+))?"
-    r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))"
-)
 _MAGIC: Final = b"\xd5\x1f"
 _VERSION: Final = 1
 _HEAD: Final = struct.Struct("<2sBIB")  # magic, version of the frame, crc32 of what follows, bytes of the kind
@@ -208,51 +213,6 @@ def _refuse_non_finite(value: Any) -> None:
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         for item in value:
             _refuse_non_finite(item)
-
-
-def rfc3339(time_ms: int) -> str:
-    """`1763690743715` as `2025-11-21T02:05:43.715Z`. Raises `OverflowError` outside the years 1 to 9999."""
-    return (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def parse_time(value: object) -> int | None:
-    """Milliseconds since 1970 of a time as others write it, or None if it is none or lies outside the years 1 to 9999.
-
-    RFC 3339 with an offset, or a number whose size tells the unit: below 1e11 seconds, 1e14 milliseconds, 1e17
-    microseconds, else nanoseconds. Fractions of a millisecond are cut off, never rounded up into the next window.
-    """
-    if isinstance(value, str):
-        time_ms = _written_time(value)
-    elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _NANOSECONDS_MAX:
-        return None
-    else:
-        time_ms = _numeric_time(value)
-    return time_ms if time_ms is not None and EARLIEST_MS <= time_ms <= LATEST_MS else None
-
-
-def _written_time(text: str) -> int | None:
-    if not (found := _RFC3339.fullmatch(text)):
-        return None
-    year, month, day, hour, minute, second = map(int, found.group(1, 2, 3, 4, 5, 6))
-    try:
-        days = date(year, month, day).toordinal() - _EPOCH.toordinal()
-    except ValueError:
-        return None
-    sign, hours, minutes = found.group(8, 9, 10)
-    offset = (int(hours) * 60 + int(minutes)) * (-1 if sign == "-" else 1) if sign else 0
-    seconds = ((days * 24 + hour) * 60 + minute - offset) * 60 + second
-    return seconds * 1_000 + int((found[7] or "")[:3].ljust(3, "0"))
-
-
-def _numeric_time(value: float) -> int:
-    size = abs(value)
-    if size < 1e11:
-        # A float holds today's seconds to a quarter of a microsecond: .715 may be .71499999.
-        return value * 1_000 if isinstance(value, int) else round(value * 1e6) // 1_000
-    if size < 1e14:
-        return math.floor(value)
-    whole = int(value)
-    return whole // 1_000 if size < 1e17 else whole // 1_000_000
 
 
 _SIGNAL_FIELDS: Final = {
