@@ -1,0 +1,523 @@
+"""What normal is: the law of every signal of a model version, and which reference is in force when.
+
+A `Tables` is everything the detectors ask of one reference, derived from its integers once. Signals fall into two
+families: the *ordered* ones (numeric, boolean) have at most 16 coarse bins, a normal score per bin and the scores
+u = F_ref(x) and v = |2u - 1|; the *unordered* ones (categorical) have at most 32 bins. G are the segments of the
+reference, S its signals in its order, T the columns of its profiles (`signals.extract.Layout`). Segments share edges, u
+and coarse bins with the whole model and have counts, probabilities and overdispersion of their own (`statistics.md` 2).
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+from statistics import NormalDist
+from typing import Any, Final, TypeAlias, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from stream.signals.extract import Layout, compile_layout
+from stream.wire.codec import Malformed, decode_reference, parse_time, to_json
+from stream.wire.internal import RateReference, Reference, SignalReference
+from stream.wire.record import Record
+
+Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+N = TypeVar("N", bound=np.generic)
+
+ORDERED_BINS: Final = 16
+"""Coarse bins of an ordered signal: enough for any shape, few enough that a window of 50 events fills them."""
+UNORDERED_BINS: Final = 32
+"""The 31 largest categories, and one bin for the rest."""
+RATES: Final = ("missing", "invalid", "unseen")
+"""Rates of every signal; `unseen` of categorical ones alone."""
+ROW_RATES: Final = ("row:quality", "row:outlier")
+SMALL_ROWS: Final = 1_000
+"""m' below which a segment is not judged."""
+
+_NORMAL: Final = NormalDist()
+
+
+class Family(Struct, frozen=True, eq=False):
+    """N signals of one kind with their coarse bins, B of them; what lies beyond a signal's own bins is 0."""
+
+    signals: Ints
+    """[N] index among the signals of the reference."""
+    bins: Ints
+    """[N] coarse bins in use."""
+    p: Floats
+    """[G, N, B] probability of each bin."""
+    z: Floats
+    """[N, B] normal score of the mid-CDF of each bin; 0 for unordered signals."""
+    rows: Floats
+    """[G, N] m: valid rows behind p."""
+    epsilon: Floats
+    """[G, N] eps_ref: how far p may lie from the truth in total variation (`statistics.md` 2.9); at most 1."""
+    phi: Floats
+    """[G, N] overdispersion; NaN where unknown."""
+    n_bar: Floats
+    """[G, N] mean valid events of a non-empty serving window; NaN where unknown."""
+    small: Mask
+    """[G, N] a segment with m/phi < 1,000: not judged."""
+
+
+class Scores(Struct, frozen=True, eq=False):
+    """Sums of one score in [0, 1] over the valid events of the ordered signals: [G, O]."""
+
+    n: Floats
+    s: Floats
+    m2: Floats
+    """Sum of squared deviations from the mean of the window itself; 0 without events."""
+
+
+class Rates(Struct, frozen=True, eq=False):
+    """What 0/1 signals are compared with. Axes: segment, signal, then `RATES`; for rows segment, then `ROW_RATES`."""
+
+    watched: Mask
+    """[S, 3] False for `unseen` of a signal without categories."""
+    mean: Floats
+    """[G, S, 3] (s + 1/2)/(m + 1)"""
+    phi: Floats
+    """[G, S, 3] NaN where unknown."""
+    row_mean: Floats
+    """[G, 2] NaN where the reference does not tell."""
+    row_phi: Floats
+    """[G, 2]"""
+
+
+class Tables(Struct, frozen=True, eq=False):
+    """One reference, ready for the detectors. Made by `compile_tables`; immutable, never part of a state."""
+
+    reference: Reference
+    layout: Layout
+    segments: list[str]
+    """G names, `all` first."""
+    p: Floats
+    """[G, T] probability of each fine bin among the valid ones; 0 in special columns."""
+    u: Floats
+    """[T] mid-CDF of each fine bin of ordered signals; 0 elsewhere. Under the reference its mean is 1/2."""
+    v: Floats
+    """[T] |2u - 1|, the spread; 0 elsewhere."""
+    ordered: Family
+    unordered: Family
+    u_mean: Floats
+    """[G, O] of u under p; `_sd` likewise, and those of v."""
+    u_sd: Floats
+    v_mean: Floats
+    v_sd: Floats
+    rates: Rates
+    rows: Floats
+    """[G] all rows behind the reference."""
+    window_rows: Floats
+    """[G] n-bar: mean rows of a non-empty serving window; NaN where unknown."""
+    to_coarse: "Gather"
+    """Columns to coarse bins of all signals, ordered ones first."""
+    to_signals: "Gather"
+    """Valid columns to ordered signals."""
+
+
+class Gather(Struct, frozen=True, eq=False):
+    """Sums of columns: `order` brings those of one sum together, `starts` says where each begins."""
+
+    order: Ints
+    starts: Ints
+    cells: Ints
+    """Place of each sum among `width` places."""
+    width: int
+
+    def __call__(self, columns: np.ndarray[Any, np.dtype[N]]) -> np.ndarray[Any, np.dtype[N]]:
+        """[G, T] -> [G, width]"""
+        sums: np.ndarray[Any, np.dtype[N]] = np.zeros((len(columns), self.width), dtype=columns.dtype)
+        if len(self.starts):
+            sums[:, self.cells] = np.add.reduceat(columns.take(self.order, axis=1), self.starts, axis=1)
+        return sums
+
+
+def compile_tables(reference: Reference, layout: Layout | None = None) -> Tables:
+    """Everything detectors need of a reference. Costs about 2 ms for 25 signals; keep it.
+
+    Raises `ValueError` on a reference that contradicts itself, as `extract.compile_layout` does, and where the counts
+    of a segment do not fit its signal.
+    """
+    layout = compile_layout(reference) if layout is None else layout
+    counts = reference_counts(layout)
+    p, u, cells = np.zeros(counts.shape), np.zeros(layout.columns), np.full(layout.columns, -1, dtype=np.int64)
+    kinds = [reference.signals[name].type for name in layout.names]
+    ordered = [index for index, kind in enumerate(kinds) if kind != "categorical"]
+    unordered = [index for index, kind in enumerate(kinds) if kind == "categorical"]
+    for index in range(len(kinds)):
+        inside = valid(layout, index)
+        p[:, inside] = law(counts[:, inside])
+    for place, index in enumerate(ordered):
+        inside = valid(layout, index)
+        u[inside] = mid_cdf(p[0, inside])
+        cells[inside] = place * ORDERED_BINS + coarse_bins(u[inside])
+    for place, index in enumerate(unordered):
+        inside = valid(layout, index)
+        cells[inside] = len(ordered) * ORDERED_BINS + place * UNORDERED_BINS + largest_bins(counts[0, inside])
+    gather = _gather(cells, len(ordered) * ORDERED_BINS + len(unordered) * UNORDERED_BINS)
+    fine = _gather_signals(layout, ordered)
+    v = np.where(u > 0, np.abs(2 * u - 1), 0.0)
+    window_rows, rows = _window_rows(reference, layout), _rows(layout, counts)
+    coarse_p = _split(gather(p), len(ordered))
+    phi, rate_phi = _overdispersion(layout)
+    families = [
+        _family(indices, part, layout, counts, phi, window_rows / np.maximum(rows, 1))
+        for indices, part in zip((ordered, unordered), coarse_p, strict=True)
+    ]
+    u_mean, u_sd = _law_of(fine, p, u)
+    v_mean, v_sd = _law_of(fine, p, v)
+    return Tables(
+        reference=reference,
+        layout=layout,
+        segments=layout.segments,
+        p=p,
+        u=u,
+        v=v,
+        ordered=families[0],
+        unordered=families[1],
+        u_mean=u_mean,
+        u_sd=u_sd,
+        v_mean=v_mean,
+        v_sd=v_sd,
+        rates=_rates(layout, counts, rows, rate_phi),
+        rows=rows,
+        window_rows=window_rows,
+        to_coarse=gather,
+        to_signals=fine,
+    )
+
+
+def coarse(tables: Tables, counts: Ints) -> tuple[Ints, Ints]:
+    """Fine counts [G', T] of any segments to coarse ones: ordered [G', O, 16] and unordered [G', C, 32]."""
+    return _split(tables.to_coarse(counts), len(tables.ordered.signals))
+
+
+def scores(tables: Tables, counts: Ints) -> tuple[Scores, Scores]:
+    """Sums of u and of v over the valid events of fine counts [G', T]: [G', O] each."""
+    numbers = counts.astype(np.float64)
+    n = tables.to_signals(numbers)
+    return _score(tables.to_signals, numbers, n, tables.u), _score(tables.to_signals, numbers, n, tables.v)
+
+
+def hits(layout: Layout, counts: Ints) -> Ints:
+    """Missing, invalid and unseen events of each signal in fine counts [G', T]: [G', S, 3], of all rows."""
+    found = np.zeros((len(counts), len(layout.names), len(RATES)), dtype=np.int64)
+    end = layout.first + layout.width
+    found[:, :, 0] = counts[:, end - 2]
+    found[:, :, 1] = counts[:, end - 1]
+    categorical = [index for index, _ in layout.categorical]
+    found[:, categorical, 2] = counts[:, end[categorical] - 3]
+    return found
+
+
+def overdispersion(phi: Floats, n: Floats, n_bar: Floats) -> Floats:
+    """phi_t of a window with n events: shared causes weigh more when traffic grows (`statistics.md` 7). Broadcasts."""
+    return np.asarray(1 + (phi - 1) * np.maximum(0.0, n - 1) / np.maximum(1.0, n_bar - 1))
+
+
+def law(counts: Ints | Floats) -> Floats:
+    """(c + 1/2)/(m + F/2) over the last axis: probabilities of F bins that sum to 1, none of them 0."""
+    smoothed = counts + 0.5
+    return np.asarray(smoothed / smoothed.sum(-1, keepdims=True))
+
+
+def mid_cdf(p: Floats) -> Floats:
+    """P(below the bin) + P(bin)/2 over the last axis: strictly between 0 and 1, with mean 1/2 under p."""
+    return np.asarray(np.cumsum(p, axis=-1) - p / 2)
+
+
+def normal_scores(u: Floats) -> Floats:
+    """Quantiles of the standard normal law of a flat array of probabilities in (0, 1)."""
+    return np.array([_NORMAL.inv_cdf(share) for share in u.tolist()])
+
+
+def coarse_bins(u: Floats) -> Ints:
+    """The coarse bin of each fine bin of an ordered signal, floor(16 u) numbered without gaps from 0."""
+    bins = np.minimum(np.floor(ORDERED_BINS * u), ORDERED_BINS - 1)
+    ranks: Ints = np.unique(bins, return_inverse=True)[1].astype(np.int64)
+    return ranks
+
+
+def largest_bins(counts: Ints) -> Ints:
+    """The bin of each category: own ones in their order if they fit, else the 31 largest, the rest together."""
+    if len(counts) <= UNORDERED_BINS:
+        return np.arange(len(counts))
+    bins = np.full(len(counts), UNORDERED_BINS - 1)
+    largest = np.sort(np.argsort(-counts, kind="stable")[: UNORDERED_BINS - 1])
+    bins[largest] = np.arange(len(largest))
+    return bins
+
+
+def epsilon_ref(p: Floats, rows: Floats) -> Floats:
+    """Total variation by which p [..., B], counted from `rows` [...] independent rows, may miss the truth; at most 1.
+
+    The expected miss, each bin's error being nearly normal, and a margin: about its 99 % quantile (2.9).
+    0.035 for 16 equal bins and 5,000 rows.
+    """
+    some = np.maximum(rows, 1e-9)
+    spread = np.sqrt(p * (1 - p) / (2 * math.pi * some[..., None])).sum(-1)
+    return np.asarray(np.minimum(1.0, spread + 0.9 / np.sqrt(some)))
+
+
+def valid(layout: Layout, index: int) -> slice:
+    """The columns of T that hold the valid bins of a signal."""
+    first = int(layout.first[index])
+    return slice(first, first + len(layout.reference.signals[layout.names[index]].counts))
+
+
+def reference_counts(layout: Layout) -> Ints:
+    """[G, T] the counts of a reference itself, laid out like those of a profile, special columns included.
+
+    Raises `ValueError` where the counts of a segment do not fit the signal.
+    """
+    counts = np.zeros((len(layout.segments), layout.columns), dtype=np.int64)
+    for index, name in enumerate(layout.names):
+        signal = layout.reference.signals[name]
+        inside = slice(int(layout.first[index]), int(layout.first[index] + layout.width[index]))
+        for row, segment in enumerate(layout.segments):
+            own = signal.counts if row == 0 else signal.segments.get(segment, [0] * len(signal.counts))
+            if len(own) != len(signal.counts):
+                raise ValueError(f"{name}: {segment} has {len(own)} counts, not {len(signal.counts)}")
+            counts[row, inside] = own + _special(signal, segment if row else None)
+    return counts
+
+
+def _special(signal: SignalReference, segment: str | None) -> list[int]:
+    """Counts of the special columns in their order: unseen for categories, missing, invalid."""
+    unseen = signal.singletons or 0
+    own = [signal.missing, signal.invalid, unseen] if segment is None else signal.segments_special.get(segment, [])
+    missing, invalid, unseen = (*own, 0, 0, 0)[:3]
+    return [unseen, missing, invalid] if signal.type == "categorical" else [missing, invalid]
+
+
+def _rows(layout: Layout, counts: Ints) -> Floats:
+    """[G] all rows behind the reference: every row has one value of every signal."""
+    if not layout.names:
+        return np.zeros(len(counts))
+    by_signal: Floats = np.add.reduceat(counts, layout.first, axis=1).astype(np.float64)
+    return np.asarray(by_signal.max(axis=1))
+
+
+def _window_rows(reference: Reference, layout: Layout) -> Floats:
+    known = {**reference.segments_window_rows, "all": reference.window_rows}
+    return np.array([_or_nan(known.get(name)) for name in layout.segments])
+
+
+def _overdispersion(layout: Layout) -> tuple[Floats, Floats]:
+    """[G, S] of distributions and [G, S, 3] of rates, NaN where the reference does not tell."""
+    table = np.full((len(layout.segments), len(layout.names), 1 + len(RATES)), np.nan)
+    for index, name in enumerate(layout.names):
+        signal = layout.reference.signals[name]
+        if signal.overdispersion is not None:
+            table[0, index, 0] = signal.overdispersion
+        rates = signal.rates_overdispersion or []
+        table[0, index, 1 : 1 + len(rates)] = rates
+        for row, segment in enumerate(layout.segments[1:], start=1):
+            own = signal.segments_overdispersion.get(segment, [])
+            table[row, index, : len(own)] = own
+    return table[:, :, 0], table[:, :, 1:]
+
+
+def _family(  # noqa: PLR0913 - private, everything a family is made of
+    indices: list[int], p: Floats, layout: Layout, counts: Ints, phi: Floats, windows: Floats
+) -> Family:
+    rows = np.zeros((len(counts), len(indices)))
+    for place, index in enumerate(indices):
+        rows[:, place] = counts[:, valid(layout, index)].sum(axis=1)
+    own_phi = phi[:, indices]
+    effective = rows / np.where(np.isnan(own_phi), 1.0, own_phi)
+    z = np.zeros(p.shape[1:])
+    if p.shape[2] == ORDERED_BINS:
+        used = p[0] > 0
+        z[used] = normal_scores(mid_cdf(p[0])[used])
+    small = effective < SMALL_ROWS
+    small[0] = False
+    return Family(
+        signals=np.array(indices, dtype=np.int64),
+        bins=(p[0] > 0).sum(-1),
+        p=p,
+        z=z,
+        rows=rows,
+        epsilon=epsilon_ref(p, effective),
+        phi=own_phi,
+        n_bar=rows * windows[:, None],
+        small=small,
+    )
+
+
+def _rates(layout: Layout, counts: Ints, rows: Floats, phi: Floats) -> Rates:
+    watched = np.ones((len(layout.names), len(RATES)), dtype=np.bool_)
+    watched[:, 2] = [layout.reference.signals[name].type == "categorical" for name in layout.names]
+    row_mean, row_phi = np.full((2, len(layout.segments), len(ROW_RATES)), np.nan)
+    for column, name in enumerate(ROW_RATES):
+        known = layout.reference.rates.get(name, RateReference({}))
+        for row, segment in enumerate(layout.segments):
+            if segment in known.rows:
+                total, having = known.rows[segment]
+                row_mean[row, column] = (having + 0.5) / (total + 1)
+            row_phi[row, column] = _or_nan(known.overdispersion.get(segment))
+    mean = (hits(layout, counts) + 0.5) / (rows[:, None, None] + 1)
+    return Rates(watched, mean, phi, row_mean, row_phi)
+
+
+def _law_of(fine: Gather, p: Floats, score: Floats) -> tuple[Floats, Floats]:
+    mean = fine(p * score)
+    return mean, np.sqrt(np.maximum(0.0, fine(p * score**2) - mean**2))
+
+
+def _score(fine: Gather, counts: Floats, n: Floats, score: Floats) -> Scores:
+    s = fine(counts * score)
+    mean = np.divide(s, n, out=np.zeros_like(s), where=n > 0)
+    # The mean of its own signal under every column.
+    own = np.zeros((len(counts), counts.shape[1]))
+    own[:, fine.order] = np.repeat(mean, np.diff(fine.starts, append=len(fine.order)), axis=1)
+    return Scores(n, s, fine(counts * (score - own) ** 2))
+
+
+def _gather(cells: Ints, width: int) -> Gather:
+    order = np.argsort(cells, kind="stable")[np.count_nonzero(cells < 0) :]
+    present, starts = np.unique(cells[order], return_index=True)
+    return Gather(order, starts.astype(np.int64), present, width)
+
+
+def _gather_signals(layout: Layout, indices: list[int]) -> Gather:
+    owner = np.full(layout.columns, -1, dtype=np.int64)
+    for place, index in enumerate(indices):
+        owner[valid(layout, index)] = place
+    return _gather(owner, len(indices))
+
+
+def _split(
+    sums: np.ndarray[Any, np.dtype[N]], ordered: int
+) -> tuple[np.ndarray[Any, np.dtype[N]], np.ndarray[Any, np.dtype[N]]]:
+    border = ordered * ORDERED_BINS
+    return (
+        sums[:, :border].reshape(len(sums), ordered, ORDERED_BINS),
+        sums[:, border:].reshape(len(sums), -1, UNORDERED_BINS),
+    )
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+class References:
+    """All references that one log of references tells of, as of one offset. Immutable: `apply` makes a new view.
+
+    A view shares its references, and the tables derived from them on first use, with the views before it.
+    """
+
+    def __init__(self) -> None:
+        self.offset = 0
+        """Next offset of the log."""
+        self.errors = 0
+        """Records that could not be read, and were ignored."""
+        self._by_id: dict[str, _Known] = {}
+        self._by_version: dict[tuple[str, str], list[_Known]] = {}
+
+    @classmethod
+    def empty(cls) -> "References":
+        """Nothing known yet."""
+        return cls()
+
+    def apply(self, record: Record) -> "References":
+        """The view after one more record: a reference, or the tombstone that retires one."""
+        return self.apply_all([record])
+
+    def apply_all(self, records: Iterable[Record]) -> "References":
+        """The view after many records, in offset order, at the cost of one."""
+        view = References()
+        view.offset, view.errors, view._by_id = self.offset, self.errors, dict(self._by_id)
+        touched: set[tuple[str, str]] = set()
+        for record in records:
+            version = view._take(record)
+            if version is not None:
+                touched.add(version)
+            view.offset = max(view.offset, record.offset + 1)
+        view._by_version = dict(self._by_version)
+        for version in touched:
+            view._by_version.pop(version, None)
+        for known in sorted(view._by_id.values(), key=_in_force_last):
+            if known.version in touched and known.reference.scope == "inputs":
+                view._by_version.setdefault(known.version, []).append(known)
+        return view
+
+    def at(self, model_id: str, model_version: str, window_start_ms: int) -> Tables | None:
+        """The tables in force for the inputs of a window: those of the latest `effective_from` at or before its start.
+
+        Of several with one `effective_from` a complete one goes before a provisional one, then the larger id.
+        """
+        known = self._by_version.get((model_id, model_version), [])
+        place = bisect_right(known, window_start_ms, key=lambda one: one.effective_from_ms)
+        return known[place - 1].tables() if place else None
+
+    def by_id(self, reference_id: str) -> Tables | None:
+        """The tables of one reference of scope `inputs`, in force or not; None when it is unknown or retired."""
+        known = self._by_id.get(reference_id)
+        return known.tables() if known is not None and known.reference.scope == "inputs" else None
+
+    def versions(self) -> list[tuple[str, str]]:
+        """(model id, model version) of all that have a reference of their inputs, sorted."""
+        return sorted(version for version, known in self._by_version.items() if known)
+
+    def _take(self, record: Record) -> tuple[str, str] | None:
+        """Take in one record; the model version it concerns, None if it changes nothing."""
+        if record.value is None:
+            gone = self._by_id.pop(_id_in_key(record.key), None)
+            return None if gone is None else gone.version
+        reference = decode_reference(record.value)
+        known = None if isinstance(reference, Malformed) else _known(reference)
+        if known is None:
+            self.errors += 1
+            return None
+        self._by_id[known.reference.reference_id] = known
+        return known.version
+
+
+class _Known:
+    """A reference that can be read; its tables are made on first use, as most versions are never asked for."""
+
+    def __init__(self, reference: Reference, effective_from_ms: int) -> None:
+        self.reference = reference
+        self.effective_from_ms = effective_from_ms
+        self.version = (reference.model_id, reference.model_version)
+        self._tables: Tables | None = None
+
+    def tables(self) -> Tables:
+        if self._tables is None:
+            self._tables = compile_tables(self.reference)
+        return self._tables
+
+
+def reference_key(reference: Reference) -> bytes:
+    """The key of a reference's record: `["credit","3","9f2c51d0a7b84e3f"]`."""
+    return to_json([reference.model_id, reference.model_version, reference.reference_id])
+
+
+def _known(reference: Reference) -> _Known | None:
+    effective_from_ms = parse_time(reference.effective_from)
+    if effective_from_ms is None:
+        return None
+    known = _Known(reference, effective_from_ms)
+    try:
+        if reference.scope == "inputs":
+            reference_counts(compile_layout(reference))
+    except ValueError:
+        return None
+    return known
+
+
+def _in_force_last(known: _Known) -> tuple[int, bool, str]:
+    return (known.effective_from_ms, known.reference.complete, known.reference.reference_id)
+
+
+def _id_in_key(key: bytes | None) -> str:
+    """The reference id in a record's key, empty if there is none."""
+    try:
+        _, _, reference_id = msgspec.json.decode(key or b"", type=tuple[str, str, str])
+    except msgspec.DecodeError:
+        return ""
+    return reference_id
