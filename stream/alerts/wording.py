@@ -60,6 +60,9 @@ _ENDED: Final = {
     "operator": "closed by an operator",
 }
 _LISTED: Final = 3
+_SPAN_UNITS: Final = 2
+_PLAIN_FROM, _PLAIN_BELOW = 1e-4, 1e15
+"""Sizes outside are written with an exponent: they need too many zeros, or have no unit."""
 _AFTER_THE_END: Final = {
     "new_reference": "Nothing to do: windows are compared with the new reference from now on.",
     "retired": "Nothing to do if the version was withdrawn; else check that its predictions arrive.",
@@ -80,7 +83,7 @@ def number(value: float, digits: int = 3) -> str:
         return "0"
     rounded = float(f"{value:.{digits}g}")
     size = abs(rounded)
-    if size >= 1e15 or size < 1e-4:
+    if not _PLAIN_FROM <= size < _PLAIN_BELOW:
         return f"{value:.{digits - 1}e}".replace("e+", "e").replace("e-0", "e-").replace("e0", "e")
     for factor, unit in _UNITS:
         if size >= factor:
@@ -119,7 +122,7 @@ def span(duration_ms: int) -> str:
     seconds = duration_ms // 1000
     parts: list[str] = []
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
-        if (count := seconds // size) and len(parts) < 2:
+        if (count := seconds // size) and len(parts) < _SPAN_UNITS:
             parts.append(f"{count} {unit}")
             seconds -= count * size
         elif parts:
