@@ -148,7 +148,7 @@ def insert(state: State, taken: Bools, n: Floats, s: Floats, q: Floats, start_ms
 
 def borders(state: State, side_min: float) -> Borders:
     """Every border of every series; admissible ones have at least `side_min` events on both sides."""
-    flat = (len(state.n), -1)
+    flat = _flat(state)
     n_old = state.n[:, ::-1].reshape(flat).cumsum(-1)
     s_old = state.s[:, ::-1].reshape(flat).cumsum(-1)
     n_new, s_new = state.width[:, None] - n_old, state.total[:, None] - s_old
@@ -250,7 +250,7 @@ def _calibrated(state: State, checked: Bools, sums: Sums, centre: Floats) -> tup
 
 
 def _split(state: State, cuts: Borders, best: Ints, fires: Bools, start_ms: int, centre: Floats) -> Changes:
-    flat = (len(state.n), -1)
+    flat = _flat(state)
     n_old, s_old = _at(cuts.n_old, best), _at(state.s[:, ::-1].reshape(flat).cumsum(-1), best)
     n_new, s_new = state.width - n_old, state.total - s_old
     # The newer side begins with the first entry behind the border; empty places in between are skipped.
@@ -263,6 +263,11 @@ def _split(state: State, cuts: Borders, best: Ints, fires: Bools, start_ms: int,
         before=np.where(fires, s_old / np.where(fires, n_old, one) + centre, np.nan),
         after=np.where(fires, s_new / np.where(fires, n_new, one) + centre, np.nan),
     )
+
+
+def _flat(state: State) -> tuple[int, int]:
+    series, rows, places = state.n.shape
+    return series, rows * places
 
 
 def _at(table: Floats | Ints, index: Ints) -> Floats:

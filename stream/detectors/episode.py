@@ -11,20 +11,9 @@ Source      P. J. Huber (1965), A robust version of the probability ratio test, 
 import numpy as np
 
 from stream.detectors import Bools, Floats, Ints
+from stream.profiles.reference import epsilon_ref
 
 _SIGMAS = 2.6
-_MARGIN = 0.9
-
-
-def law_error(p: Floats, rows: Floats) -> Floats:
-    """How far a law [R, B] estimated from `rows` [R] events (over phi) may lie from the true one, in total variation.
-
-    Its mean plus a margin, at least the 99 % quantile for 2 to 64 equal bins. Worked example: 16 bins of 1/16 and
-    15,000 rows give .020. At most 1.
-    """
-    known = np.maximum(rows, 1.0)
-    spread = np.sqrt(p * (1 - p) / (2 * np.pi * known[:, None])).sum(-1) + _MARGIN / np.sqrt(known)
-    return np.asarray(np.minimum(spread, 1.0))
 
 
 def new_law(counts: Ints | Floats, p: Floats) -> Floats:
@@ -43,7 +32,7 @@ def radius(q: Floats, p: Floats, rows: Floats, tolerance: float) -> Floats:
 
     At most half of the way back to the reference `p`, so that a return cannot hide.
     """
-    return np.minimum(tolerance + law_error(q, rows), distance(q, p) / 2)
+    return np.minimum(tolerance + epsilon_ref(q, rows), distance(q, p) / 2)
 
 
 def returned(counts: Ints | Floats, p: Floats, epsilon: Floats, phi: Floats) -> Bools:
@@ -53,7 +42,7 @@ def returned(counts: Ints | Floats, p: Floats, epsilon: Floats, phi: Floats) -> 
     """
     n = counts.sum(-1).astype(np.float64)
     empirical = np.divide(counts, n[:, None], out=p.copy(), where=n[:, None] > 0)
-    return np.asarray((n > 0) & (distance(empirical, p) <= epsilon + law_error(p, n / phi)))
+    return np.asarray((n > 0) & (distance(empirical, p) <= epsilon + epsilon_ref(p, n / phi)))
 
 
 def mean_radius(mean: Floats, home: Floats, sd: Floats, rows: Floats, tolerance: float) -> Floats:

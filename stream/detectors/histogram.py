@@ -225,11 +225,13 @@ def _factors(z: Floats) -> list[Floats]:
 
 
 def _tilted(p: Floats, factor: Floats) -> Floats:
-    return _normal(p * factor)
+    # Bins out of use may carry any score; their probability is 0 and stays it.
+    return _normal(np.where(p > 0, p * factor, 0.0))
 
 
 def _normal(weights: Floats) -> Floats:
-    return np.asarray(weights / weights.sum(-1, keepdims=True))
+    total = weights.sum(-1, keepdims=True)
+    return np.asarray(weights / np.where(total > 0, total, 1.0))
 
 
 def _where(chosen: Bools, new: State, old: State) -> State:

@@ -11,6 +11,7 @@ and Python's generator of random numbers are ever put together again.
 """
 
 import base64
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final
 
@@ -111,24 +112,26 @@ def _text(detector: Any) -> str:
 
 def _apart(value: Any, root: Any) -> Any:
     """JSON of a value: text, booleans, None and small integers as they are, all else an object with one key."""
+    part: Any = value
     match value:
         case None | bool() | str():
-            return value
+            pass
         case int():
             # JSON readers agree on 53 bits.
-            return value if abs(value) < 2**53 else {"int": str(value)}
+            part = value if abs(value) < 2**53 else {"int": str(value)}
         case float():
-            return {"float": float(value).hex()}
+            part = {"float": float(value).hex()}
         case np.generic():
-            return _apart(value.item(), root)
+            part = _apart(value.item(), root)
         case bytes():
-            return {"bytes": base64.b64encode(value).decode()}
+            part = {"bytes": base64.b64encode(value).decode()}
         case list() | tuple():
-            return {type(value).__name__: [_apart(x, root) for x in value]}
+            part = {type(value).__name__: [_apart(x, root) for x in value]}
         case dict():
-            return {"dict": [[_apart(k, root), _apart(v, root)] for k, v in value.items()]}
+            part = {"dict": [[_apart(k, root), _apart(v, root)] for k, v in value.items()]}
         case _:
-            return _object_apart(value, root)
+            part = _object_apart(value, root)
+    return part
 
 
 def _object_apart(value: Any, root: Any) -> Any:
@@ -162,23 +165,19 @@ def _together(part: Any, root: Any) -> Any:
     if "object" in part:
         return _object_together(part, root)
     ((kind, value),) = part.items()
-    match kind:
-        case "int":
-            return int(value)
-        case "float":
-            return float.fromhex(value)
-        case "bytes":
-            return base64.b64decode(value)
-        case "list":
-            return [_together(x, root) for x in value]
-        case "tuple":
-            return tuple(_together(x, root) for x in value)
-        case "dict":
-            return {_together(k, root): _together(v, root) for k, v in value}
-        case "method":
-            return getattr(root, value)
-        case _:
-            raise ValueError(f"a part of a river detector has the unknown kind {kind}")
+    return _KINDS[kind](value, root)
+
+
+_KINDS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "int": lambda value, _: int(value),
+    "float": lambda value, _: float.fromhex(value),
+    "bytes": lambda value, _: base64.b64decode(value),
+    "list": lambda value, root: [_together(x, root) for x in value],
+    "tuple": lambda value, root: tuple(_together(x, root) for x in value),
+    "dict": lambda value, root: {_together(k, root): _together(v, root) for k, v in value},
+    "method": lambda value, root: getattr(root, value),
+}
+"""How a part that JSON cannot hold is read; the inverse of `_apart`."""
 
 
 def _object_together(part: Any, root: Any) -> Any:

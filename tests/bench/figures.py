@@ -145,7 +145,7 @@ def main() -> None:
     out(f"  adwin delta=.05, 40,000 windows  {found:>6}   published 3, allowed 4,000\n")
     out(f"  fleet of 1,000, 20 periods       {fleet():>6}   published 10, allowed 20\n")
     out("delay in windows at A = 10^6, median (90 %)\n")
-    for name, law, n, epsilon, published in (
+    for name, law, n, epsilon, middle in (
         ("mu + .1 sigma", moved(0.1), 500, 0.02, "34 (49)"),
         ("mu + .25 sigma", moved(0.25), 50, 0.02, "19 (33)"),
         ("mu + .25 sigma", moved(0.25), 50, 0.0, "11 (16)"),
@@ -154,10 +154,10 @@ def main() -> None:
         ("sigma x 1.25", moved(0.0, 1.25), 50, 0.02, "15 (28)"),
     ):
         median, most = delay(histograms(200, epsilon, million), counts(P, n, 200), counts(law, n, 200, 2), 80)
-        out(f"  {name:<16} n={n:<4} epsilon={epsilon:<5} {median:.0f} ({most:.0f})   published {published}\n")
-    for rate, tolerance, windows in ((0.25, 0.0, 37), (0.3, 0.0, 11), (0.3, 0.01, 14), (0.4, 0.01, 4)):
+        out(f"  {name:<16} n={n:<4} epsilon={epsilon:<5} {median:.0f} ({most:.0f})   published {middle}\n")
+    for rate, tolerance, known in ((0.25, 0.0, 37), (0.3, 0.0, 11), (0.3, 0.01, 14), (0.4, 0.01, 4)):
         median, most = delay(rates("mean", 50, million, tolerance), ones(0.2, 50), ones(rate, 50, 2), 100)
-        out(f"  mean .2 to {rate:<5} tolerance={tolerance:<5} {median:.0f} ({most:.0f})   published {windows}\n")
+        out(f"  mean .2 to {rate:<5} tolerance={tolerance:<5} {median:.0f} ({most:.0f})   published {known}\n")
     together, alone = group()
     out(f"group of 20 moved by .25 sigma: the sum after {together} windows, its first member after {alone}\n")
 

@@ -211,6 +211,14 @@ def test_a_series_alone_equals_the_same_one_among_others_to_the_bit(subject: Sub
 
 
 @every
+def test_no_series_at_all_are_no_error(subject: Subject) -> None:
+    state = subject.start(0)
+    for t in range(10):
+        state, verdicts = subject.update(state, Binned(np.zeros((0, 16), np.int64), t, np.zeros(0, np.int8)))
+        assert len(verdicts.level) == 0
+
+
+@every
 def test_another_unit_of_the_signal_changes_nothing(subject: Subject) -> None:
     assert bits(run(subject, windows(11, 20, 20))) == bits(run(subject, windows(11, 20, 20, scale=1024.0)))
 

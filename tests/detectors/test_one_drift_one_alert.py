@@ -7,13 +7,14 @@ import pytest
 from msgspec import Struct
 
 from stream.detectors import Floats, Level, episode, histogram, locate
+from stream.profiles.reference import epsilon_ref
 
 EDGES = [NormalDist().inv_cdf(i / 16) for i in range(1, 16)]
 P = np.full((1, 16), 1 / 16)
 Z = np.array([[NormalDist().inv_cdf((i + 0.5) / 16) for i in range(16)]])
 TOLERANCE, LN_A, ROWS = 0.02, np.log(1e6), 1e5
 SETTINGS = histogram.Settings()
-HOME = histogram.law(P, TOLERANCE + episode.law_error(P, np.array([ROWS])), z=Z)
+HOME = histogram.law(P, TOLERANCE + epsilon_ref(P, np.array([ROWS])), z=Z)
 
 
 class Watch(Struct):
