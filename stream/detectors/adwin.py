@@ -115,10 +115,10 @@ def update(state: State, settings: Settings, window: Window) -> tuple[State, Ver
     reason = np.where((sums.reason == Reason.NONE) & (sums.n <= 0), Reason.EMPTY, sums.reason).astype(np.int8)
     taken = reason == Reason.NONE
     if settings.form == "textbook":
-        state = insert(reset(state, state.spent & taken), taken, sums.n, sums.s, sums.m2, sums.start_ms)
+        state = insert(reset(state, state.spent & taken), taken, (sums.n, sums.s, sums.m2), sums.start_ms)
         return _textbook(state, settings, taken, structs.replace(sums, reason=reason))
     shifted = sums.s if window.centre is None else sums.s - sums.n * window.centre
-    state = insert(state, taken, sums.n / sums.phi, shifted / sums.phi, sums.m2 / sums.phi, sums.start_ms)
+    state = insert(state, taken, (sums.n / sums.phi, shifted / sums.phi, sums.m2 / sums.phi), sums.start_ms)
     centre = np.zeros(len(sums.n)) if window.centre is None else window.centre
     return _calibrated(state, taken & sums.testing, structs.replace(sums, reason=reason), centre)
 
@@ -131,10 +131,13 @@ def reset(state: State, series: Bools) -> State:
     return State(*(value * keep.reshape(-1, *(1,) * (value.ndim - 1)) for value in structs.astuple(state)))
 
 
-def insert(state: State, taken: Bools, n: Floats, s: Floats, q: Floats, start_ms: int) -> State:
-    """Append one entry to the chosen series and merge the two oldest of every row that has become too long."""
+def insert(state: State, taken: Bools, entry: tuple[Floats, Floats, Floats], start_ms: int) -> State:
+    """Append one entry (n, sum, squared deviations; [R] each) to the chosen series.
+
+    Wherever a row has become too long its two oldest entries are merged into the next.
+    """
     chosen = np.flatnonzero(taken)
-    n, s, q = n[chosen], s[chosen], q[chosen]
+    n, s, q = (column[chosen] for column in entry)
     new = State(*(value.copy() for value in structs.astuple(state)))
     width, total = new.width[chosen], new.total[chosen]
     gap = s / n - np.divide(total, width, out=np.zeros_like(total), where=width > 0)
@@ -244,25 +247,26 @@ def _calibrated(state: State, checked: Bools, sums: Sums, centre: Floats) -> tup
     ready = np.isfinite(threshold) & checked
     fires = ready & (statistic > threshold)
     reason = np.where((sums.reason == Reason.NONE) & checked & ~ready, Reason.WARMING_UP, sums.reason).astype(np.int8)
-    changes = _split(state, cuts, best, fires, sums.start_ms, centre)
+    at_ms, old, new = _split(state, cuts, best)
+    changes = Changes(
+        at_ms=np.where(fires, at_ms, sums.start_ms),
+        before=np.where(fires, old + centre, np.nan),
+        after=np.where(fires, new + centre, np.nan),
+    )
     statistic, threshold = np.where(ready, statistic, np.nan), np.where(ready, threshold, np.nan)
     return reset(state, fires), judge_test(fires, statistic, threshold, reason, changes)
 
 
-def _split(state: State, cuts: Borders, best: Ints, fires: Bools, start_ms: int, centre: Floats) -> Changes:
+def _split(state: State, cuts: Borders, best: Ints) -> tuple[Ints, Floats, Floats]:
+    """Start of the newer side of the chosen borders, and both means; arbitrary where none is admissible."""
     flat = _flat(state)
-    n_old, s_old = _at(cuts.n_old, best), _at(state.s[:, ::-1].reshape(flat).cumsum(-1), best)
-    n_new, s_new = state.width - n_old, state.total - s_old
+    n_old, n_new = _at(cuts.n_old, best), _at(cuts.n_new, best)
+    s_old = _at(state.s[:, ::-1].reshape(flat).cumsum(-1), best)
     # The newer side begins with the first entry behind the border; empty places in between are skipped.
     filled = (np.arange(state.n.shape[2]) < state.length[:, ::-1, None]).reshape(flat)
     behind = filled & (np.arange(filled.shape[1]) > best[:, None])
-    at = _at(state.start_ms[:, ::-1].reshape(flat), np.argmax(behind, axis=1))
-    one = np.ones_like(n_old)
-    return Changes(
-        at_ms=np.where(fires, at, start_ms),
-        before=np.where(fires, s_old / np.where(fires, n_old, one) + centre, np.nan),
-        after=np.where(fires, s_new / np.where(fires, n_new, one) + centre, np.nan),
-    )
+    at_ms = _at(state.start_ms[:, ::-1].reshape(flat), np.argmax(behind, axis=1)).astype(np.int64)
+    return at_ms, s_old / np.where(n_old > 0, n_old, 1.0), (state.total - s_old) / np.where(n_new > 0, n_new, 1.0)
 
 
 def _flat(state: State) -> tuple[int, int]:

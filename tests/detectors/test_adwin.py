@@ -53,7 +53,7 @@ def moa_alarms(probabilities: Floats, seeds: range) -> list[list[int]]:
     state, series = adwin.start(len(seeds), TEXTBOOK), np.ones(len(seeds), np.bool_)
     found: list[list[int]] = [[] for _ in seeds]
     for i, x in enumerate(values, start=1):
-        state = adwin.insert(state, series, np.ones(len(x)), x, np.zeros(len(x)), i)
+        state = adwin.insert(state, series, (np.ones(len(x)), x, np.zeros(len(x))), i)
         if i % TEXTBOOK.clock:
             continue
         before = state.total / state.width
@@ -197,7 +197,7 @@ def test_an_open_episode_pauses_the_check_and_not_the_memory() -> None:
 
 def test_without_a_border_it_is_warming_up() -> None:
     settings = adwin.Settings()
-    state, verdicts = adwin.update(adwin.start(1, settings), settings, adwin.Window(streams.single(np.array([1.0]))))
+    _, verdicts = adwin.update(adwin.start(1, settings), settings, adwin.Window(streams.single(np.array([1.0]))))
     assert verdicts.reason[0] == Reason.WARMING_UP
     assert verdicts.level[0] == Level.NOT_READY
     assert np.isnan(verdicts.statistic[0])
