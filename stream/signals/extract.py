@@ -13,15 +13,17 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from msgspec import Struct
 
+from stream.wire import lenient
 from stream.wire.codec import hash64
-from stream.wire.internal import Reference, RowReference, SignalReference, segment_names
+from stream.wire.inbound import Events
+from stream.wire.internal import Reference, RowReference, SignalReference, SignalType, segment_names
 
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Codes: TypeAlias = np.ndarray[Any, np.dtype[np.int8]]
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 Texts: TypeAlias = Sequence[object]
-"""One value per row: text, None for missing, anything else (the sentinel of `wire.inbound`) for invalid."""
+"""One value per row: text, None for missing, anything else (`wire.lenient.INVALID`) for invalid."""
 
 FEATURE: Final = "feature:"
 SCORE: Final = "prediction:score"
@@ -68,6 +70,7 @@ class Columns(Struct, frozen=True):
     latency_invalid: Mask
     label: Texts
     tags: Sequence[dict[str, Any] | None]
+    """Texts, numbers, booleans or None by key."""
     prediction_ids: list[str]
     time_ms: Ints
     offsets: Ints
@@ -122,9 +125,8 @@ class SegmentTable(dict[object, int]):
         self._other = other
 
     def __missing__(self, value: object) -> int:
-        if isinstance(value, bool):
-            return self.get("true" if value else "false", self._other)
-        return self._other if value is None or isinstance(value, str) else self.get(str(value), self._other)
+        text = None if isinstance(value, str) else lenient.category(value)
+        return self.get(text, self._other)
 
 
 class Grid(Struct, frozen=True):
@@ -202,6 +204,46 @@ class Layout(Struct, frozen=True):
     step: Floats
     """[numeric signals] unit of the fixed-point moments: scale * 2^-20."""
     distance: Distance | None
+
+
+def features(reference: Reference, kind: SignalType) -> list[str]:
+    """The names of a reference's features of one type, without prefix, in the order in which `Columns` holds them."""
+    return [
+        name.removeprefix(FEATURE)
+        for name, signal in reference.signals.items()
+        if name.startswith(FEATURE) and signal.type == kind
+    ]
+
+
+def columns(  # noqa: PLR0913 - the four parts of decoded features, and the rest
+    events: Events,
+    offsets: Ints,
+    numeric: Floats,
+    numeric_invalid: Mask,
+    categorical: list[Texts],
+    boolean: Codes,
+) -> Columns:
+    """A group of events of one model version beside its decoded features; nothing is copied.
+
+    `offsets` [n] are those of the events, `events` what `wire.inbound.pick` makes of the group.
+    """
+    return Columns(
+        numeric=numeric,
+        numeric_invalid=numeric_invalid,
+        categorical=categorical,
+        boolean=boolean,
+        score=events.score,
+        score_invalid=events.score_invalid,
+        value=events.value,
+        value_invalid=events.value_invalid,
+        latency=events.latency,
+        latency_invalid=events.latency_invalid,
+        label=events.label,
+        tags=events.tags,
+        prediction_ids=events.prediction_ids,
+        time_ms=events.time_ms,
+        offsets=offsets,
+    )
 
 
 def compile_layout(reference: Reference) -> Layout:

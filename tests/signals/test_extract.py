@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from stream.signals import extract
+from stream.wire import inbound
 from stream.wire.codec import hash64
 from stream.wire.internal import Reference, RowReference, SignalReference
+from stream.wire.lenient import INVALID
+from stream.wire.record import Batch
 
-INVALID = object()
+NO_FLAGS = np.zeros((2, 0), dtype=np.int8)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 EDGES = st.one_of(
     st.lists(FINITE, min_size=1, max_size=63, unique=True),
@@ -161,7 +164,7 @@ def test_an_unseen_category_is_not_remembered() -> None:
 def test_segments_compare_as_text_and_the_rest_is_other() -> None:
     declared = {"tier": ["7", "true"], "country": ["DE", "FR"]}
     layout = extract.compile_layout(reference({}, declared=declared))
-    tags: list[dict[str, Any]] = [{"country": "FR", "tier": 7}, {"tier": True}, {"country": "XX", "tier": "7"}, {}]
+    tags: list[dict[str, Any]] = [{"country": "FR", "tier": 7}, {"tier": True}, {"country": "XX", "tier": 7.0}, {}]
     assert layout.segments == ["all", "country=DE", "country=FR", "country=other", "tier=7", "tier=true", "tier=other"]
     assert extract.segments(layout, tags).tolist() == [[2, 3, 3, 3], [4, 5, 4, 6]]
 
@@ -252,6 +255,32 @@ def test_extracting_leaves_its_arguments_alone() -> None:
     extract.rows(layout, given_columns)
     for name, value in before.items():
         assert value.tobytes() == getattr(given_columns, name).tobytes()
+
+
+def test_decoded_events_become_columns() -> None:
+    values: list[bytes | None] = [
+        b'{"prediction_id":"p-1","model_id":"m","features":{"x":1},"prediction":{"label":true,"score":0.25},"tags":{"k":1}}',
+        b'{"prediction_id":"p-2","model_id":"m","features":{"x":2},"prediction":{"score":7},"latency_ms":3}',
+    ]
+    batch = Batch("predictions", 0, [10, 12], [0, 5], [None, None], values, [None, None])
+    events = inbound.decode(batch, inbound.Limits(), 300_000)
+    signals = {
+        "feature:x": numeric([1.5]),
+        extract.SCORE: numeric([0.5]),
+        extract.LABEL: categorical(["false", "true"]),
+        extract.LATENCY: numeric([1.0]),
+    }
+    own = reference(signals, declared={"k": ["1"]})
+    offsets = np.array(batch.offsets)[events.index]
+    given_columns = extract.columns(
+        events, offsets, np.array([[1.0], [2.0]]), np.zeros((2, 1), dtype=np.bool_), [], NO_FLAGS
+    )
+    rows = extract.rows(extract.compile_layout(own), given_columns)
+    assert extract.features(own, "numeric") == ["x"]
+    # columns: x 0..3, score 4..7, label 8..12, latency 13..16
+    assert rows.cells.tolist() == [[0, 1], [4, 7], [9, 11], [15, 14]]
+    assert rows.segments.tolist() == [[1, 2]]
+    assert (given_columns.offsets.tolist(), given_columns.time_ms.tolist()) == ([10, 12], [0, 5])
 
 
 def test_no_rows_and_no_signals_are_no_special_case() -> None:
