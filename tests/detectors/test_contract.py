@@ -12,6 +12,7 @@ from msgspec import structs
 
 import streams
 from stream.detectors import Floats, Level, Reason, Sums, Verdicts, adwin, histogram, mean, page_hinkley, river
+from stream.wire import codec
 
 N = 100
 SERIES = 20
@@ -125,15 +126,11 @@ def bits(value: Any) -> bytes:
 
 
 def restored(state: Any) -> Any:
-    return msgspec.msgpack.decode(bits(state), type=type(state), dec_hook=_array)
+    return codec.decode(codec.encode(state, "snapshot"), type(state))
 
 
 def _plain(value: Any) -> Any:
     return [value.dtype.str, list(value.shape), value.tobytes()]
-
-
-def _array(_: type, parts: Any) -> Any:
-    return np.frombuffer(parts[2], parts[0]).reshape(parts[1])
 
 
 @promising

@@ -1,5 +1,6 @@
 """The histogram e-detector: its clip, its recursion, its promise."""
 
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -167,3 +168,59 @@ def test_evidence_is_lowered_and_never_raised() -> None:
     state = h.State(np.zeros((2, 16)), state.counts, state.expected, state.n_prev, state.phi_prev)
     lowered = h.lower(state, np.array([-1.0, 1.0]))
     assert (lowered.ln_m == np.array([[-1.0], [0.0]])).all()
+
+
+def by_hand(p: list[float], mean: list[float], z: list[float], epsilon: float, stream: list[list[int]]) -> list[float]:
+    """The recursion of 5.3 as it stands on the page, one number at a time, with overdispersion 1 + n/1000."""
+    size, bins = 16, range(len(p))
+    ln_m, faded, hoped = [-math.inf] * size, [[0.0] * len(p) for _ in range(4)], [[0.0] * len(p) for _ in range(4)]
+    n_prev, phi_prev = 0, 1.0
+    for c in stream:
+        n = sum(c)
+        phi = 1 + n / 1000
+        lean = [len(p) * x for x in mean]
+        laws = [[p[b] * (lean[b] + x[b]) / (lean[b] + y[b]) for b in bins] for x, y in zip(faded, hoped, strict=True)]
+        laws += [
+            [p[b] * math.exp(max(-8, min(8, s * theta * z[b] ** power))) for b in bins]
+            for power in (1, 2)
+            for theta in (0.1, 0.3, 0.8)
+            for s in (1, -1)
+        ]
+        for k, raw in enumerate(laws):
+            q = [x / sum(raw) for x in raw]
+            idle = 0.5 * sum(abs(q[b] - p[b]) for b in bins) <= epsilon
+            r = [1.0] * len(p) if idle else clip_by_hand(q, p, epsilon)
+            pay = 0.0 if idle or n_prev < 1 else 1 / size / phi_prev
+            gain = min(sum(c[b] * math.log(r[b]) for b in bins) / phi, (math.log(size) + LN_A) / 2)
+            wealth = math.exp(ln_m[k]) + pay
+            ln_m[k] = math.log(wealth) + gain if wealth > 0 else -math.inf
+        for k, horizon in enumerate((1, 4, 16, 64)):
+            faded[k] = [(1 - 1 / horizon) * x + y for x, y in zip(faded[k], c, strict=True)]
+            hoped[k] = [(1 - 1 / horizon) * x + n * y for x, y in zip(hoped[k], p, strict=True)]
+        n_prev, phi_prev = n, phi
+    return ln_m
+
+
+def clip_by_hand(q: list[float], p: list[float], epsilon: float) -> list[float]:
+    order = sorted(range(len(p)), key=lambda b: q[b] / p[b], reverse=True)
+    high = max(sum(q[b] for b in order[:j]) / (sum(p[b] for b in order[:j]) + epsilon) for j in range(1, len(p) + 1))
+    low = min(
+        sum(q[b] for b in order[j:]) / (sum(p[b] for b in order[j:]) - epsilon)
+        for j in range(len(p))
+        if sum(p[b] for b in order[j:]) > epsilon
+    )
+    return [min(max(q[b] / p[b], low), high) for b in range(len(p))]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_computes_what_the_page_says(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p, mean, z = rng.dirichlet(np.full(8, 5.0)), rng.dirichlet(np.full(8, 5.0)), np.sort(rng.standard_normal(8))
+    true = rng.dirichlet(np.full(8, 50.0))
+    stream = [rng.multinomial(rng.integers(0, 60), true) for _ in range(25)]
+    law = h.law(p[None], np.array([0.03]), z=z[None], p_mean=mean[None])
+    state = h.start(1, 8, 16)
+    for c in stream:
+        state, _ = h.update(state, h.Settings(), window(c[None], law, phi=1 + c.sum() / 1000))
+    expected = by_hand(p.tolist(), mean.tolist(), z.tolist(), 0.03, [c.tolist() for c in stream])
+    np.testing.assert_allclose(state.ln_m[0], expected, rtol=1e-9, atol=1e-9)
