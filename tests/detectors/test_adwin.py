@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import streams
 from msgspec import structs
 from river import drift
 
-import streams
 from stream.detectors import Floats, Level, Reason, Verdicts, adwin
 
 TEXTBOOK = adwin.Settings(form="textbook")

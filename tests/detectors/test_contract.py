@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+import streams
 from msgspec import structs
 
-import streams
 from stream.detectors import Floats, Level, Reason, Sums, Verdicts, adwin, histogram, mean, page_hinkley, river
 from stream.wire import codec
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+import streams
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-import streams
 from stream.detectors import Bools, Level, mean
 
 EXACT = mean.Settings(tolerance=0.0)

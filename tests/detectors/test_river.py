@@ -5,9 +5,9 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+import streams
 from pydantic import ValidationError
 
-import streams
 from stream.detectors import Level, river
 
 
