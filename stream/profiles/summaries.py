@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from stream.signals.extract import Layout, Rows
 from stream.signals.outliers import OUTLYING, Judged, rank
+from stream.wire.codec import hash64
 from stream.wire.internal import OutlyingRow, Partial, Sample, SampledRow, Span, UnknownFeature
 
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -126,6 +127,11 @@ def late(layout: Layout, group: Group, segments: Ints, windows_ms: Ints) -> list
         arrays = _zeros(present) | {"late": counts[present]}
         partials.append(replace(empty(group, layout.reference.reference_id, start), **arrays))
     return partials
+
+
+def unknown_features(rows_of: Mapping[str, int]) -> list[UnknownFeature]:
+    """Unknown feature names and their rows in the form that merges, as `fold` takes them per window."""
+    return _summed(UnknownFeature(hash64(name), name, rows) for name, rows in rows_of.items())
 
 
 def empty(group: Group, reference_id: str, window_start_ms: int) -> Partial:

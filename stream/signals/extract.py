@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from stream.wire import lenient
 from stream.wire.codec import hash64
+from stream.wire.features import Columns as DecodedFeatures
 from stream.wire.inbound import Events
 from stream.wire.internal import Reference, RowReference, SignalReference, SignalType, segment_names
 
@@ -59,7 +60,7 @@ class Columns(Struct, frozen=True):
     """[n, numeric features]"""
     numeric_invalid: Mask
     """[n, numeric features]"""
-    categorical: list[Texts]
+    categorical: Sequence[Texts]
     boolean: Codes
     """[n, boolean features]"""
     score: Floats
@@ -206,7 +207,7 @@ class Layout(Struct, frozen=True):
     distance: Distance | None
 
 
-def features(reference: Reference, kind: SignalType) -> list[str]:
+def feature_names(reference: Reference, kind: SignalType) -> list[str]:
     """The names of a reference's features of one type, without prefix, in the order in which `Columns` holds them."""
     return [
         name.removeprefix(FEATURE)
@@ -215,23 +216,17 @@ def features(reference: Reference, kind: SignalType) -> list[str]:
     ]
 
 
-def columns(  # noqa: PLR0913 - the four parts of decoded features, and the rest
-    events: Events,
-    offsets: Ints,
-    numeric: Floats,
-    numeric_invalid: Mask,
-    categorical: list[Texts],
-    boolean: Codes,
-) -> Columns:
+def columns(events: Events, offsets: Ints, features: DecodedFeatures) -> Columns:
     """A group of events of one model version beside its decoded features; nothing is copied.
 
-    `offsets` [n] are those of the events, `events` what `wire.inbound.pick` makes of the group.
+    `offsets` [n] are those of the events, `events` what `wire.inbound.pick` makes of the group, `features` what a
+    decoder for `feature_names` of the reference makes of theirs.
     """
     return Columns(
-        numeric=numeric,
-        numeric_invalid=numeric_invalid,
-        categorical=categorical,
-        boolean=boolean,
+        numeric=features.numeric,
+        numeric_invalid=features.numeric_invalid,
+        categorical=features.categorical,
+        boolean=features.boolean,
         score=events.score,
         score_invalid=events.score_invalid,
         value=events.value,

@@ -318,6 +318,13 @@ def test_a_dense_profile_has_a_row_for_every_segment(seed: int, n: int) -> None:
         assert dense.rows.sum() == partial.rows.sum()
 
 
+def test_unknown_names_keep_those_of_smallest_hash() -> None:
+    found = summaries.unknown_features({f"name-{number}": number for number in range(50)})
+    hashes = sorted(codec.hash64(f"name-{number}") for number in range(50))
+    assert [one.name_hash for one in found] == hashes[:32]
+    assert all(one.name == f"name-{one.rows}" for one in found)
+
+
 def test_late_events_are_counted_by_window_and_segment_and_in_no_bin() -> None:
     own = LAYOUTS[1]  # all, k=a, k=b, k=other
     partials = summaries.late(own, GROUP, np.array([[1, 1, 3, 2]]), np.array([0, 0, 0, 100]))

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from stream.signals import extract
 from stream.wire import inbound
 from stream.wire.codec import hash64
+from stream.wire.features import feature_decoder
 from stream.wire.internal import Reference, RowReference, SignalReference
 from stream.wire.lenient import INVALID
 from stream.wire.record import Batch
 
-NO_FLAGS = np.zeros((2, 0), dtype=np.int8)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 EDGES = st.one_of(
     st.lists(FINITE, min_size=1, max_size=63, unique=True),
@@ -272,11 +272,10 @@ def test_decoded_events_become_columns() -> None:
     }
     own = reference(signals, declared={"k": ["1"]})
     offsets = np.array(batch.offsets)[events.index]
-    given_columns = extract.columns(
-        events, offsets, np.array([[1.0], [2.0]]), np.zeros((2, 1), dtype=np.bool_), [], NO_FLAGS
-    )
+    decoded = feature_decoder(extract.feature_names(own, "numeric"), [], []).decode(events.features)
+    given_columns = extract.columns(events, offsets, decoded)
     rows = extract.rows(extract.compile_layout(own), given_columns)
-    assert extract.features(own, "numeric") == ["x"]
+    assert extract.feature_names(own, "numeric") == ["x"]
     # columns: x 0..3, score 4..7, label 8..12, latency 13..16
     assert rows.cells.tolist() == [[0, 1], [4, 7], [9, 11], [15, 14]]
     assert rows.segments.tolist() == [[1, 2]]
