@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from stream.profiles.describe import Scale, compile_scale
 from stream.signals.extract import Layout, compile_layout
 from stream.wire.codec import Malformed, decode_reference, parse_time, to_json
 from stream.wire.internal import RateReference, Reference, SignalReference
@@ -112,6 +113,8 @@ class Tables(Struct, frozen=True, eq=False):
     """[G] all rows behind the reference."""
     window_rows: Floats
     """[G] n-bar: mean rows of a non-empty serving window; NaN where unknown."""
+    scale: Scale
+    """For `describe`."""
     to_coarse: "Gather"
     """Columns to coarse bins of all signals, ordered ones first."""
     to_signals: "Gather"
@@ -185,6 +188,7 @@ def compile_tables(reference: Reference, layout: Layout | None = None) -> Tables
         rates=_rates(layout, counts, rows, rate_phi),
         rows=rows,
         window_rows=window_rows,
+        scale=compile_scale(layout),
         to_coarse=gather,
         to_signals=fine,
     )

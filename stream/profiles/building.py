@@ -1,0 +1,121 @@
+"""How a reference is built from training rows: the two phases of learning, over a set that is there at once.
+
+The min(k, a quarter) of the rows with the smallest id hash decide the cuts, the others are counted. Only a complete log
+of serving shows how rows share causes and how many come in a window; from any other set overdispersion and rows per
+window stay unknown (`statistics.md` 2.8).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Final
+
+import numpy as np
+
+from stream.profiles import cuts, learning, overdispersion, reference, summaries
+from stream.profiles.cuts import INVALID, Plan, Row, Schema
+from stream.profiles.reference import Tables
+from stream.profiles.summaries import Dense, Group
+from stream.profiles.windows import start_of
+from stream.signals import extract, outliers
+from stream.signals.extract import FEATURE, LABEL
+from stream.wire.codec import hash64, rfc3339
+from stream.wire.internal import Ints, Reference
+
+_ROWS_AT_ONCE: Final = 16_384
+"""Rows turned into columns at once: some 100 MB at most."""
+
+
+def build(
+    rows: Sequence[Row],
+    plan: Plan,
+    *,
+    serving: bool,
+    effective_from_ms: int,
+    sample_rows: int = summaries.SAMPLE_ROWS,
+) -> Reference:
+    """The complete reference of training rows, named by its content.
+
+    `serving` says that the rows are a complete log with times. The same rows in any order give the same reference.
+    Costs about 30 us per row of 20 features. Raises `ValueError` with fewer than 640 rows, or when they have no values.
+    """
+    ordered = sorted(rows, key=lambda row: (hash64(row.prediction_id), row.time_ms, cuts.encode_row(row)))
+    k = min(sample_rows, len(ordered) // 4)
+    if k < cuts.ROWS_MIN:
+        raise ValueError(f"a reference needs {4 * cuts.ROWS_MIN} rows, not {len(ordered)}")
+    sample, rest = ordered[:k], ordered[k:]
+    schema = cuts.infer_schema(sample, plan)
+    cut = cuts.provisional(
+        cuts.columns_of(sample, schema),
+        schema,
+        plan,
+        effective_from_ms=effective_from_ms,
+        origin="built",
+        also_known=_repeated_categories(ordered, schema),
+        segments=cuts.segment_values((row.tags for row in ordered), plan),
+    )
+    tables = reference.compile_tables(cut)
+    times = [row.time_ms for row in ordered]
+    data = (rfc3339(min(times)), rfc3339(max(times)))
+    counts, phi = _served(tables, schema, ordered, sample) if serving else (_unserved(tables, schema, rest), None)
+    return learning.completed(tables, counts, phi, effective_from_ms=effective_from_ms, origin="built", data=data)
+
+
+def _served(
+    tables: Tables, schema: Schema, rows: Sequence[Row], sample: Sequence[Row]
+) -> tuple[learning.Counts, overdispersion.Overdispersion]:
+    """Counts of all rows but the sample, and the overdispersion of all of them, window by window."""
+    counts = learning.no_counts(tables)
+    for start_ms, window in _windows(tables, schema, rows):
+        counts = learning.add(counts, tables, start_ms, window)
+    phi = overdispersion.phi(counts.sums, tables, counts.dense.counts)
+    return learning.without(counts, _total(tables, schema, sample)), phi
+
+
+def _unserved(tables: Tables, schema: Schema, rows: Sequence[Row]) -> learning.Counts:
+    return learning.with_dense(learning.no_counts(tables), _total(tables, schema, rows))
+
+
+def _windows(tables: Tables, schema: Schema, rows: Sequence[Row]) -> Iterator[tuple[int, Dense]]:
+    """The profiles of the windows of a log, by rising start."""
+    size_ms = tables.reference.window_size_ms
+    by_time = sorted(rows, key=lambda row: row.time_ms)
+    starts = start_of(np.array([row.time_ms for row in by_time]), size_ms)
+    first = 0
+    for end in [*np.flatnonzero(np.diff(starts)).tolist(), len(by_time) - 1]:
+        if end - first >= _ROWS_AT_ONCE or end + 1 == len(by_time):
+            yield from _folded(tables, schema, by_time[first : end + 1], starts[first : end + 1])
+            first = end + 1
+
+
+def _folded(tables: Tables, schema: Schema, rows: Sequence[Row], starts: Ints) -> Iterator[tuple[int, Dense]]:
+    layout = tables.layout
+    columns = cuts.columns_of(rows, schema)
+    cells = extract.rows(layout, columns)
+    judged = outliers.score(outliers.compile_judge(layout), cells)
+    group = Group(tables.reference.model_id, tables.reference.model_version, "", 0)
+    for partial in summaries.fold(layout, group, cells, judged, starts, columns.offsets):
+        yield (
+            partial.window_start_ms,
+            summaries.dense(partial, len(layout.segments), layout.columns, len(layout.numeric)),
+        )
+
+
+def _total(tables: Tables, schema: Schema, rows: Sequence[Row]) -> Dense:
+    """One profile of all rows, whatever their times."""
+    total = learning.no_counts(tables).dense
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        part = rows[first : first + _ROWS_AT_ONCE]
+        for _, window in _folded(tables, schema, part, np.zeros(len(part), dtype=np.int64)):
+            total = learning.plus(total, window)
+    return total
+
+
+def _repeated_categories(rows: Sequence[Row], schema: Schema) -> dict[str, list[str]]:
+    """Categories that occur at least twice, by signal. One that occurs once is what `unseen` will look like."""
+    signals = [(FEATURE + name, [row.features.get(name) for row in rows]) for name in schema.categorical]
+    found = {}
+    for name, values in chain(signals, [(LABEL, [row.label for row in rows])]):
+        seen = Counter(cuts.category(value) for value in values)
+        found[name] = [text for text, count in seen.items() if count > 1 and text is not None and text is not INVALID]
+    return found
