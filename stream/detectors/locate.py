@@ -249,14 +249,14 @@ def _step_gain(way: Path, steps: Floats) -> float:
 
 
 def _pulse_gain(way: Path, steps: Floats) -> float:
+    # A pulse is the difference of two steps, so all its sums follow from those of pairs of steps.
     cross = (steps * (way.weight * way.residual)).sum(-1)
-    both = np.einsum("ik,jk,k->ij", steps, steps, way.weight)
+    both = (steps * way.weight) @ steps.T
     own = np.diagonal(both)
     square = own[:, None] + own - 2 * both
-    first, last = np.triu_indices(len(steps), 1)
     # Differences of nearly equal sums leave rounding where two borders share an empty entry: no pulse there.
     safe = np.where(square > 1e-9 * own.max(initial=0.0), square, 0.0)
-    return _gain((cross[:, None] - cross)[first, last], safe[first, last])
+    return _gain(cross[:, None] - cross, safe)
 
 
 def _ramp_gain(way: Path, begins: Floats, ends: Floats) -> tuple[float, float]:
