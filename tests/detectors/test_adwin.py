@@ -38,7 +38,7 @@ def test_with_one_event_per_window_it_is_river(seed: int) -> None:
         grace_period=grace,
     )
     state = adwin.start(1, ours)
-    for t, x in enumerate(walk(rng, 500)):
+    for t, x in enumerate(walk(rng, 300)):
         theirs.update(float(x))
         state, verdicts = adwin.update(state, ours, adwin.Window(streams.single(np.array([x]), t)))
         assert (verdicts.level[0] == Level.DRIFT) == theirs.drift_detected

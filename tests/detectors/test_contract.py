@@ -86,7 +86,7 @@ def _river(settings: river.Settings) -> Callable[[Any, Binned], tuple[Any, Verdi
 
 ADWIN, ADWIN_TEXTBOOK = adwin.Settings(), adwin.Settings(form="textbook", clock=4)
 PH, PH_TEXTBOOK = page_hinkley.Settings(), page_hinkley.Settings(form="textbook", threshold=200)
-KSWIN = river.Settings(name="KSWIN", parameters={"window_size": 40, "stat_size": 15, "alpha": 1e-4})
+RIVER = river.Settings(name="PageHinkley", parameters={"threshold": 0.5, "delta": 0.02, "min_instances": 10})
 SUBJECTS = [
     Subject("histogram", lambda r: histogram.start(r, 16, 16), _histogram),
     Subject("mean", mean.start, _mean),
@@ -94,7 +94,7 @@ SUBJECTS = [
     Subject("adwin textbook", lambda r: adwin.start(r, ADWIN_TEXTBOOK), _adwin(ADWIN_TEXTBOOK), promises=False),
     Subject("page_hinkley", page_hinkley.start, _page_hinkley(PH)),
     Subject("page_hinkley textbook", page_hinkley.start, _page_hinkley(PH_TEXTBOOK), promises=False),
-    Subject("river:KSWIN", lambda r: river.start(r, KSWIN), _river(KSWIN), promises=False),
+    Subject("river:PageHinkley", lambda r: river.start(r, RIVER), _river(RIVER), promises=False),
 ]
 every = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: s.name)
 promising = pytest.mark.parametrize("subject", [s for s in SUBJECTS if s.promises], ids=lambda s: s.name)
