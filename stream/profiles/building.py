@@ -6,14 +6,13 @@ window stay unknown (`statistics.md` 2.8).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
 
 from stream.profiles import cuts, learning, overdispersion, reference, summaries
-from stream.profiles.cuts import INVALID, Plan, Row, Schema
+from stream.profiles.cuts import Plan, Row, Schema
 from stream.profiles.reference import Tables
 from stream.profiles.summaries import Dense, Group
 from stream.profiles.windows import start_of
@@ -21,6 +20,7 @@ from stream.signals import extract, outliers
 from stream.signals.extract import FEATURE, LABEL
 from stream.wire.codec import hash64, rfc3339
 from stream.wire.internal import Ints, Reference
+from stream.wire.lenient import Text, category, label
 
 _ROWS_AT_ONCE: Final = 16_384
 """Rows turned into columns at once: some 100 MB at most."""
@@ -44,7 +44,7 @@ def build(
     if k < cuts.ROWS_MIN:
         raise ValueError(f"a reference needs {4 * cuts.ROWS_MIN} rows, not {len(ordered)}")
     sample, rest = ordered[:k], ordered[k:]
-    schema = cuts.infer_schema(sample, plan)
+    schema = cuts.infer_schema(sample, plan.declared)
     cut = cuts.provisional(
         cuts.columns_of(sample, schema),
         schema,
@@ -52,7 +52,7 @@ def build(
         effective_from_ms=effective_from_ms,
         origin="built",
         also_known=_repeated_categories(ordered, schema),
-        segments=cuts.segment_values((row.tags for row in ordered), plan),
+        segments=cuts.segment_values((row.tags for row in ordered), plan.declared),
     )
     tables = reference.compile_tables(cut)
     times = [row.time_ms for row in ordered]
@@ -113,9 +113,13 @@ def _total(tables: Tables, schema: Schema, rows: Sequence[Row]) -> Dense:
 
 def _repeated_categories(rows: Sequence[Row], schema: Schema) -> dict[str, list[str]]:
     """Categories that occur at least twice, by signal. One that occurs once is what `unseen` will look like."""
-    signals = [(FEATURE + name, [row.features.get(name) for row in rows]) for name in schema.categorical]
     found = {}
-    for name, values in chain(signals, [(LABEL, [row.label for row in rows])]):
-        seen = Counter(cuts.category(value) for value in values)
-        found[name] = [text for text, count in seen.items() if count > 1 and text is not None and text is not INVALID]
+    for name in schema.categorical:
+        found[FEATURE + name] = _repeated(category(row.features.get(name)) for row in rows)
+    found[LABEL] = _repeated(label(row.label) for row in rows)
     return found
+
+
+def _repeated(texts: Iterable[Text]) -> list[str]:
+    seen = Counter(texts)
+    return [text for text, count in seen.items() if count > 1 and isinstance(text, str)]

@@ -21,7 +21,10 @@ from stream.signals import extract
 from stream.signals.extract import DISTANCE, FEATURE, LABEL, LATENCY, SCORE, VALUE, Columns
 from stream.signals.outliers import HIGHEST, LOWEST
 from stream.wire.codec import hash64, named, rfc3339
+from stream.wire.features import values_of
+from stream.wire.inbound import Events
 from stream.wire.internal import Origin, Reference, RowReference, SignalReference, SignalType
+from stream.wire.lenient import INVALID, Invalid, category, is_name, label, number
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -47,22 +50,13 @@ SHAPE_MAX: Final = 0.5
 """Heaviest tail index: beyond it the variance does not exist and the fit is noise."""
 
 _LARGEST: Final = float(np.finfo(np.float64).max)
+_SQUARABLE: Final = 1e150
+"""Squares of larger numbers overflow."""
 _QUARTILES_PER_SIGMA: Final = 1.349
-_NAME_BYTES_MAX: Final = 128
-
-
-class _Invalid:
-    """Stands where a value of a wrong type stood."""
-
-    def __repr__(self) -> str:
-        return "INVALID"
-
-
-INVALID: Final = _Invalid()
 
 
 class Row(Struct, frozen=True):
-    """One prediction, as training rows and samples hold it; absent is None, a list is a value of a wrong type."""
+    """One prediction, as training rows and samples hold it; absent is None; `INVALID` or a list is of a wrong type."""
 
     prediction_id: str
     time_ms: int
@@ -75,12 +69,9 @@ class Row(Struct, frozen=True):
     tags: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Plan(Struct, frozen=True):
-    """Whose reference it is, and what is declared about it."""
+class Declared(Struct, frozen=True):
+    """What the owner of a model says of it."""
 
-    model_id: str
-    model_version: str
-    window_size_ms: int
     segments: Sequence[str] = ()
     """Tag keys that make segments."""
     types: Mapping[str, SignalType] = field(default_factory=dict)
@@ -93,6 +84,15 @@ class Plan(Struct, frozen=True):
     """`limits.segment_values` per key: the most frequent ones; the rest is `other`."""
 
 
+class Plan(Struct, frozen=True):
+    """Whose reference it is to be."""
+
+    model_id: str
+    model_version: str
+    window_size_ms: int
+    declared: Declared = field(default_factory=Declared)
+
+
 class Schema(Struct, frozen=True):
     """Which features a reference watches, each list sorted: the order of `extract.Columns`."""
 
@@ -101,7 +101,7 @@ class Schema(Struct, frozen=True):
     boolean: list[str]
 
 
-def infer_schema(rows: Sequence[Row], plan: Plan) -> Schema:
+def infer_schema(rows: Sequence[Row], declared: Declared) -> Schema:
     """Types of all features with at least one value in the rows.
 
     A declared type wins. Else a feature is boolean or numeric if at least half of its values are, else categorical.
@@ -111,8 +111,8 @@ def infer_schema(rows: Sequence[Row], plan: Plan) -> Schema:
         for name, value in row.features.items():
             if (kind := _kind(value)) is not None:
                 seen.setdefault(name, Counter())[kind] += 1
-    watched = sorted((name for name in seen if name not in plan.unwatched), key=hash64)[: plan.features_max]
-    kinds = {name: plan.types.get(name) or _majority(seen[name]) for name in watched}
+    watched = sorted((name for name in seen if name not in declared.unwatched), key=hash64)[: declared.features_max]
+    kinds = {name: declared.types.get(name) or _majority(seen[name]) for name in watched}
     return Schema(
         *(
             sorted((name for name, kind in kinds.items() if kind == wanted), key=_signal_order)
@@ -124,7 +124,7 @@ def infer_schema(rows: Sequence[Row], plan: Plan) -> Schema:
 def columns_of(rows: Sequence[Row], schema: Schema) -> Columns:
     """The rows as columns for `extract.rows`: what is of a wrong type is invalid, never coerced.
 
-    A category compares as text: 7 is "7", true is "true". About 5 us per row of 20 features.
+    Values mean what they mean in a record (`wire.lenient`). About 5 us per row of 20 features.
     """
     numeric = [_numbers([row.features.get(name) for row in rows]) for name in schema.numeric]
     boolean = [_codes([row.features.get(name) for row in rows]) for name in schema.boolean]
@@ -150,7 +150,7 @@ def columns_of(rows: Sequence[Row], schema: Schema) -> Columns:
         value_invalid=value[1],
         latency=latency[0],
         latency_invalid=latency[1],
-        label=[category(row.label) for row in rows],
+        label=[label(row.label) for row in rows],
         tags=[dict(row.tags) for row in rows],
         prediction_ids=[row.prediction_id for row in rows],
         time_ms=np.array([row.time_ms for row in rows], dtype=np.int64),
@@ -158,7 +158,7 @@ def columns_of(rows: Sequence[Row], schema: Schema) -> Columns:
     )
 
 
-def provisional(
+def provisional(  # noqa: PLR0913 - a sample, what is known of it, and three ways to be told more
     columns: Columns,
     schema: Schema,
     plan: Plan,
@@ -190,7 +190,7 @@ def provisional(
         data_from=rfc3339(int(columns.time_ms.min())),
         data_to=rfc3339(int(columns.time_ms.max())),
         effective_from=rfc3339(effective_from_ms),
-        segments=segment_values(columns.tags, plan) if segments is None else dict(segments),
+        segments=segment_values(columns.tags, plan.declared) if segments is None else dict(segments),
         window_size_ms=plan.window_size_ms,
         window_rows=None,
         signals=dict(sorted(signals.items(), key=lambda item: _signal_order(item[0]))),
@@ -249,6 +249,24 @@ def shrunk_covariance(z: Floats) -> tuple[Floats, Floats, float]:
     return mean, (1 - weight) * covariance + weight * np.eye(d), weight
 
 
+def row_of(events: Events, place: int) -> Row:
+    """One event as a row; what is invalid stays invalid."""
+
+    def measured(values: Floats, invalid: Mask) -> object:
+        return INVALID if invalid[place] else None if math.isnan(values[place]) else float(values[place])
+
+    return Row(
+        prediction_id=events.prediction_ids[place],
+        time_ms=int(events.time_ms[place]),
+        features=values_of(events.features[place]),
+        label=events.label[place],
+        score=measured(events.score, events.score_invalid),
+        value=measured(events.value, events.value_invalid),
+        latency_ms=measured(events.latency, events.latency_invalid),
+        tags=events.tags[place] or {},
+    )
+
+
 def encode_row(row: Row) -> bytes:
     """The canonical bytes of a row, keys sorted; what JSON cannot hold becomes a list, which is invalid too."""
     return _ROW_ENCODER.encode(_plain(msgspec.structs.asdict(row)))
@@ -262,17 +280,15 @@ def decode_row(data: bytes) -> Row:
 _ROW_ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if value is None or isinstance(value, bool | str) or (isinstance(value, int) and abs(value) < 2**63):
+    if value is None or isinstance(value, bool | str):
         return value
-    if isinstance(value, int | float) and math.isfinite(number := _number(value)):
-        return number
-    return []
+    return value if isinstance(value, int | float) and math.isfinite(value) else []
 
 
-def _kind(value: Any) -> SignalType | None:
+def _kind(value: object) -> SignalType | None:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, str):
@@ -288,41 +304,21 @@ def _majority(seen: Counter[SignalType]) -> SignalType:
     return "categorical"
 
 
-def _numbers(values: list[Any]) -> tuple[Floats, Mask]:
+def _numbers(values: Sequence[object]) -> tuple[Floats, Mask]:
     """Values with NaN for missing and invalid, and the mask of the invalid."""
-    found = np.array([_number(value) for value in values], dtype=np.float64)
-    invalid = np.isinf(found)
+    numbers = [number(value) for value in values]
+    found = np.array(
+        [math.nan if one is None or isinstance(one, Invalid) else one for one in numbers], dtype=np.float64
+    )
+    invalid = np.array([isinstance(one, Invalid) for one in numbers], dtype=np.bool_)
+    invalid |= np.isinf(found)
     found[invalid] = np.nan
     return found, invalid
-
-
-def _number(value: Any) -> float:
-    """The number; NaN for missing, infinity for anything else that is none."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.inf
-    try:
-        number = float(value)
-    except OverflowError:
-        return math.inf
-    return number if math.isfinite(number) else math.inf
 
 
 def _codes(values: list[Any]) -> np.ndarray[Any, np.dtype[np.int8]]:
     codes = [int(value) if isinstance(value, bool) else 2 if value is None else 3 for value in values]
     return np.array(codes, dtype=np.int8)
-
-
-def category(value: Any) -> Any:
-    """A category as text: 7 is "7", true is "true"; None for missing, `INVALID` for what is none."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    return msgspec.json.encode(value).decode() if isinstance(value, float) and math.isfinite(value) else INVALID
 
 
 def _signal_order(name: str) -> bytes:
@@ -412,7 +408,7 @@ def _centre_and_scale(valid: Floats) -> tuple[float, float]:
 def _mean_and_std(valid: Floats) -> tuple[float, float]:
     """Mean and standard deviation, cut off at the largest float."""
     largest = float(np.abs(valid).max())
-    unit = largest if largest > 1e150 else 1.0  # squares beyond it overflow
+    unit = largest if largest > _SQUARABLE else 1.0
     mean, std = float((valid / unit).mean()) * unit, float((valid / unit).std()) * unit
     return max(-_LARGEST, min(mean, _LARGEST)), min(std, _LARGEST)
 
@@ -427,23 +423,17 @@ def _tails(valid: Floats, borders: Floats, scale: float) -> tuple[Floats, Floats
     return np.maximum(low, -_LARGEST), np.minimum(high, _LARGEST)
 
 
-def segment_values(tags: Iterable[Mapping[str, Any] | None], plan: Plan) -> dict[str, list[str]]:
+def segment_values(tags: Iterable[Mapping[str, Any] | None], declared: Declared) -> dict[str, list[str]]:
     """The most frequent values of each declared tag key, sorted."""
-    seen: dict[str, Counter[str]] = {key: Counter() for key in sorted(plan.segments)}
+    seen: dict[str, Counter[str]] = {key: Counter() for key in sorted(declared.segments)}
     for one in tags:
         for key, counter in seen.items():
-            if (text := _tag_text((one or {}).get(key))) is not None:
+            if isinstance(text := category((one or {}).get(key)), str) and is_name(text):
                 counter[text] += 1
     return {
-        key: sorted(sorted(counter, key=lambda text: (-counter[text], text))[: plan.segment_values_max])
+        key: sorted(sorted(counter, key=lambda text: (-counter[text], text))[: declared.segment_values_max])
         for key, counter in seen.items()
     }
-
-
-def _tag_text(value: Any) -> str | None:
-    """A tag as text, as `extract.SegmentTable` compares it; None for one that is absent or too long for a name."""
-    text = ("true" if value else "false") if isinstance(value, bool) else str(value)
-    return text if isinstance(value, str | bool | int | float) and 0 < len(text.encode()) <= _NAME_BYTES_MAX else None
 
 
 def _with_distance(cut: Reference, columns: Columns) -> Reference:

@@ -29,6 +29,7 @@ from stream.wire.internal import Origin, RateReference, Reference, Sample, Signa
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
+Declared: TypeAlias = cuts.Declared
 ROWS_WANTED: Final = 15_000
 """Independent rows behind a reference: eps_ref is then 0.02, as large as the default tolerance."""
 PHI_MAX: Final = 10.0
@@ -98,7 +99,7 @@ def phase(state: State) -> Phase:
     return Phase.SAMPLING if state.provisional is None else Phase.COUNTING
 
 
-def sampled(
+def sampled(  # noqa: PLR0913 - two states, two settings, two times
     state: State, settings: Settings, plan: Plan, sample: Sample, *, end_ms: int, effective_from_ms: int
 ) -> tuple[State, Reference | None]:
     """One closed window without a reference more, ending at `end_ms`.
@@ -114,7 +115,7 @@ def sampled(
     if len(merged.sample) < wanted:
         return replace(state, sample=merged), None
     rows = [cuts.decode_row(row.row) for row in merged.sample]
-    schema = cuts.infer_schema(rows, plan)
+    schema = cuts.infer_schema(rows, plan.declared)
     try:
         found = cuts.provisional(cuts.columns_of(rows, schema), schema, plan, effective_from_ms=effective_from_ms)
     except ValueError:  # rows without any value: there is nothing to learn yet
@@ -122,7 +123,7 @@ def sampled(
     return State(provisional=found, counts=no_counts(reference.compile_tables(found))), found
 
 
-def counted(
+def counted(  # noqa: PLR0913 - as `sampled`
     state: State, settings: Settings, tables: Tables, start_ms: int, window: Dense, *, effective_from_ms: int
 ) -> tuple[State, Reference | None]:
     """One closed window of the provisional reference more; `tables` are those of `state.provisional`.
@@ -184,7 +185,7 @@ def without(counts: Counts, sample: Dense) -> Counts:
     return replace(counts, dense=plus(counts.dense, sample, -1))
 
 
-def completed(
+def completed(  # noqa: PLR0913 - all that a reference is made of
     tables: Tables,
     counts: Counts,
     phi: Overdispersion | None,

@@ -325,7 +325,7 @@ def _overdispersion(layout: Layout) -> tuple[Floats, Floats]:
     return table[:, :, 0], table[:, :, 1:]
 
 
-def _family(  # noqa: PLR0913 - private, everything a family is made of
+def _family(  # noqa: PLR0913, PLR0917 - private, everything a family is made of
     indices: list[int], p: Floats, layout: Layout, counts: Ints, phi: Floats, windows: Floats
 ) -> Family:
     rows = np.zeros((len(counts), len(indices)))
