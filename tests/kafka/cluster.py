@@ -1,11 +1,11 @@
-"""A real Apache Kafka for the tests: one KRaft node, fetched once with Maven, started on free ports, killed and restarted at will.
+"""A real Apache Kafka for the tests: one KRaft node, fetched once with Maven, on free ports, killed and restarted at will.
 
     with running(folder) as cluster:
         cluster.create_topics({"predictions": 4})
         Producer({"bootstrap.servers": cluster.bootstrap})
 
-Nothing here is needed by `make test-fast`. The settings are those of a laptop: few partitions of the internal topics, short sessions, so that
-`kill -9` and a restart take seconds.
+Nothing here is needed by `make test-fast`. The settings are those of a laptop: few partitions of the internal topics
+and short sessions, so that `kill -9` and a restart take seconds. `python -m kafka.cluster` only fetches.
 """
 
 import os
@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,7 +28,7 @@ HERE: Final = Path(__file__).parent
 CACHE: Final = HERE.parent.parent / ".cache" / "kafka"
 VERSION: Final = os.environ.get("DRIFT_KAFKA_VERSION", "4.2.1")
 PORTS: Final = range(20_000, 32_000)
-"""Below 32768, where the kernel begins to hand out ports to whoever dials out: a restarted broker finds its own port free."""
+"""Below 32768, where the kernel begins to hand out ports to whoever dials out: a restarted broker finds its own free."""
 DEADLINE_S: Final = 120
 HEAP: Final = ("-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
@@ -73,14 +74,25 @@ def required() -> bool:
 
 
 def fetch() -> Path:
-    """Folder of the broker's jars; downloaded the first time (some 130 MB), complete or not there at all."""
+    """Folder of the broker's jars; downloaded the first time (some 130 MB), complete or not there at all.
+
+    Raises:
+        UnavailableError: Java or Maven is missing, or Maven could not download.
+    """
+    _require("java", "Java 17", "apt-get install openjdk-17-jre-headless")
     libs = CACHE / VERSION / "libs"
     if libs.is_dir():
         return libs
     partial = CACHE / VERSION / f"partial-{os.getpid()}"
-    goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={partial}", f"-Dkafka.version={VERSION}"]
+    goal = [
+        "dependency:copy-dependencies",
+        "-DincludeScope=runtime",
+        f"-DoutputDirectory={partial}",
+        f"-Dkafka.version={VERSION}",
+    ]
     try:
-        done = _run(["mvn", "-B", "-q", "-f", str(HERE / "pom.xml"), *goal], "Maven", "apt-get install maven")
+        _require("mvn", "Maven", "apt-get install maven")
+        done = _run(["mvn", "-B", "-q", "-f", str(HERE / "pom.xml"), *goal])
         if done.returncode != 0:
             message = f"Maven could not fetch Apache Kafka {VERSION}: {_last_line(done.stdout)}"
             raise UnavailableError(message)
@@ -130,9 +142,17 @@ class Cluster:
             message = "the broker is running already"
             raise RuntimeError(message)
         logging = f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
-        command = [*_leash(), *self._java(), *HEAP, logging, f"-Dkafka.logs.dir={self._home / 'logs'}", "kafka.Kafka", str(self._properties)]
+        command = [
+            *_leash(),
+            *self._java(),
+            *HEAP,
+            logging,
+            f"-Dkafka.logs.dir={self._home / 'logs'}",
+            "kafka.Kafka",
+            str(self._properties),
+        ]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - the command is ours from the first word to the last
+            self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         self._await_answer()
@@ -152,7 +172,7 @@ class Cluster:
         self.start()
 
     def create_topics(self, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
-        """Creates topics, name to number of partitions, all with the same topic configuration; returns when each can be written.
+        """Creates topics, name to number of partitions, all of one configuration; returns when each can be written.
 
         Raises:
             KafkaException: as the broker answers, for instance when a topic is there already.
@@ -165,7 +185,7 @@ class Cluster:
     def records(self, topic: str, *, committed: bool = True) -> list[Message]:
         """All records of a topic up to its end, partition after partition in offset order.
 
-        `committed` leaves out what aborted or open transactions wrote, as a careful reader would; False shows every byte of the log.
+        `committed` leaves out what aborted or open transactions wrote, as a careful reader does; False shows all.
         """
         settings: dict[str, str | int | float | bool | None] = {
             "bootstrap.servers": self.bootstrap,
@@ -194,7 +214,7 @@ class Cluster:
         # Any 16 bytes in URL-safe base 64 without padding are an identity; the folder is what tells clusters apart.
         identity = "ZHJpZnRzdHJlYW0tdGVzdA"
         arguments = ["format", "-t", identity, "-c", str(self._properties), "--ignore-formatted", "--standalone"]
-        done = _run([*tool, *arguments], "Java 17", "apt-get install openjdk-17-jre-headless")
+        done = _run([*tool, *arguments])
         if done.returncode != 0:
             message = f"Apache Kafka {VERSION} could not format its storage: {_last_line(done.stdout)}"
             raise UnavailableError(message)
@@ -259,18 +279,30 @@ def _read_to_end(consumer: Consumer, found: dict[int, list[Message]]) -> None:
                 raise KafkaException(error)
             if error is None:
                 found[partition].append(message_or_end)
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name, underscore or not
+            elif error.code() == KafkaError._PARTITION_EOF:
                 open_partitions.discard(partition)
             else:
                 raise KafkaException(error)
 
 
-def _run(command: list[str], what: str, remedy: str) -> subprocess.CompletedProcess[str]:
-    if shutil.which(command[0]) is None:
-        message = f"{what} is missing, which the tests against Apache Kafka need: {remedy} (`make test-fast` needs neither)"
+def _require(command: str, name: str, remedy: str) -> None:
+    if shutil.which(command) is None:
+        message = (
+            f"{name} is missing, which the tests against a real Apache Kafka need: install it with `{remedy}` "
+            "(or your system's package manager), or run `make test-fast`, which needs neither Java nor Maven"
+        )
         raise UnavailableError(message)
-    return subprocess.run(  # noqa: S603 - both commands are written in this file
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
     )
 
 
@@ -295,3 +327,10 @@ def _free_ports(count: int) -> list[int]:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "(nothing)"
+
+
+if __name__ == "__main__":
+    try:
+        fetch()
+    except UnavailableError as error:
+        sys.exit(f"{error}.")

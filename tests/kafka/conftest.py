@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A running broker, shared by all tests: each takes topics and groups of names of its own, and leaves it running."""
+    """A running broker, shared by all tests: each has topics and groups of its own names and leaves it running."""
     try:
         with running(tmp_path_factory.mktemp("kafka")) as started:
             yield started
