@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 from scipy.special import expit, log_ndtr, ndtr, ndtri
 
+from stream.profiles.cuts import Row
 from stream.wire.record import Batch, Record
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
@@ -94,6 +95,11 @@ class World:
         """The same rows as native JSON records."""
         columns = self.columns(n, first)
         return [orjson.dumps(_record(self, columns, row)) for row in range(n)]
+
+    def rows(self, n: int, first: int = 0) -> list[Row]:
+        """The same rows as references are built from."""
+        columns = self.columns(n, first)
+        return [_row(_record(self, columns, row), int(columns.time_ms[row])) for row in range(n)]
 
 
 def batch_of(
@@ -182,6 +188,18 @@ def _choice(normal: Floats, known: Sequence[str], absent: Mask | None = None) ->
         chosen[absent] = None
     values: list[Any] = chosen.tolist()
     return values
+
+
+def _row(record: dict[str, Any], time_ms: int) -> Row:
+    return Row(
+        prediction_id=record["prediction_id"],
+        time_ms=time_ms,
+        features=record["features"],
+        label=record["prediction"]["label"],
+        score=record["prediction"]["score"],
+        latency_ms=record["latency_ms"],
+        tags=record["tags"],
+    )
 
 
 def _record(world: World, columns: Columns, row: int) -> dict[str, Any]:
