@@ -12,8 +12,9 @@ from typing import Any, Final
 from msgspec import Struct, field
 
 from stream.wire import codec
-from stream.wire.internal import SourceMark, Watermarks
+from stream.wire.internal import WATERMARKS, SourceMark, Watermarks
 from stream.wire.record import EVERY_PARTITION, Outgoing
+from stream.worker import telling
 from stream.worker.ends import Addressed, Ends, OffsetMark, Partition, Receipt
 from stream.worker.failpoints import Failpoints
 from stream.worker.metadata import DetectMark, IngestMark, encode_detect, encode_ingest
@@ -98,7 +99,17 @@ class Committed(Struct, frozen=True):
 class Committer:
     """Makes a transaction durable."""
 
-    def __init__(self, ends: Ends, stages: Stages, settings: Settings, failpoints: Failpoints, status: Status) -> None:
+    def __init__(
+        self,
+        ends: Ends,
+        stages: Stages,
+        settings: Settings,
+        failpoints: Failpoints,
+        status: Status,
+        *,
+        with_snapshots: bool = True,
+    ) -> None:
+        self._with_snapshots = with_snapshots
         self._ends = ends
         self._stages = stages
         self._settings = settings
@@ -137,8 +148,7 @@ class Committer:
             references, {task.partition: task.running.state for task in ingest}
         )
         tx.outputs += sorted(partials, key=lambda output: output.key or b"")
-        for output in tx.outputs:
-            self._status.published[output.role] += 1
+        telling.count(self._status, tx.outputs, self._settings.metrics.models)
         addressed = self._addressed(tx.outputs)
         if ingest:
             addressed += self._addressed([self._watermarks(tx, ingest, states, references.offset)], tracked=True)
@@ -159,8 +169,8 @@ class Committer:
             for task in tasks
         ]
         counts = {topic: self._ends.partitions(topic) for topic in self._settings.topics.predictions}
-        value = codec.encode(Watermarks(sources, counts, references_offset), "watermarks")
-        return Outgoing("profiles", None, value, (("drift-format", b"watermarks/1"),), EVERY_PARTITION)
+        value = codec.encode(Watermarks(sources, counts, references_offset), WATERMARKS)
+        return Outgoing("profiles", None, value, (("drift-format", WATERMARKS.encode()),), EVERY_PARTITION)
 
     def _snapshots(self, tx: Transaction, now_seconds: float, last_of: Collection[Task]) -> int:
         """Step 2. Snapshots of detect that are due, or still on their way."""
@@ -175,7 +185,7 @@ class Committer:
         return len(sending)
 
     def _is_due(self, task: Task, now_seconds: float, is_last: bool) -> bool:
-        if task.records_since_snapshot == 0:
+        if task.records_since_snapshot == 0 or not self._with_snapshots:
             return False
         if is_last:
             return task.snapshot_bytes <= SNAPSHOT_COMMIT_BYTES

@@ -13,9 +13,6 @@ from stream.wire.record import Batch, Headers, Record
 
 Partition: TypeAlias = tuple[str, int]
 
-END_OF_TIME_MS = 2**62
-"""The watermark of an input that will never bring another record."""
-
 
 class End(Struct, frozen=True):
     """A partition was read to its end: nothing readable stands at `offset` or above it yet."""

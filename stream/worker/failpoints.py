@@ -4,9 +4,11 @@ A point fires just before its step, at its nth passage (the first, without a num
 
 points   init assigned fetch_offset restore replay begin step outputs snapshots offsets commit adopt revoke tick close
 actions  kill stop raise abort sleep:SECONDS
+besides  clock=SECONDS (with a sign): the worker's clock goes wrong by that much
 """
 
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -20,6 +22,7 @@ from stream.worker.ends import Aborted
 POINTS: Final = frozenset(
     "init assigned fetch_offset restore replay begin step outputs snapshots offsets commit adopt revoke tick close".split()
 )
+CLOCK: Final = "clock"
 VARIABLE: Final = "DRIFT_FAILPOINT"
 
 
@@ -46,6 +49,8 @@ def _parse_one(part: str) -> Failpoint:
     place, _, nth = place.partition(":")
     point, _, stage = place.partition("@")
     verb = action.partition(":")[0]
+    if point == CLOCK and re.fullmatch(r"[+-]\d{1,9}", action):
+        return Failpoint(point, None, 1, action)
     if point not in POINTS or verb not in ACTIONS or not (nth or "1").isdigit():
         raise ValueError(f"{VARIABLE}: cannot read {part!r}; write point[@stage][:nth]=action")
     return Failpoint(point, stage or None, int(nth or 1), action)
@@ -88,6 +93,11 @@ class Failpoints:
     def from_environment(cls) -> "Failpoints":
         """What DRIFT_FAILPOINT says, nothing if it is unset."""
         return cls(parse(os.environ.get(VARIABLE, "")))
+
+    @property
+    def clock_ms(self) -> int:
+        """How wrong the worker's clock goes."""
+        return sum(1_000 * int(failpoint.action) for failpoint in self.planned if failpoint.point == CLOCK)
 
     def hit(self, point: str, stage: str | None = None) -> None:
         """Pass a point; a planned accident happens here."""

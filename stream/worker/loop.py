@@ -71,7 +71,9 @@ class Options(Struct, frozen=True):
     poll_records: int = 10_000
     step_records: int = STEP_RECORDS
     timed: bool = True
-    """Whether age ends a transaction. Without it only counts do, and the same input makes the same transactions."""
+    """Whether age ends a transaction. Without it every turn does, and the same input makes the same transactions."""
+    snapshots: bool = True
+    """Whether states are written. A replay of files starts from nothing every time."""
 
 
 def _silence(_event: str, **_fields: Any) -> None:
@@ -106,7 +108,9 @@ class Loop:
         self.references: Any = stages.references()
         self.stopping = False
         self._stage_of = stage_table(settings)
-        self._committer = Committer(ends, stages, settings, self.failpoints, self.status)
+        self._committer = Committer(
+            ends, stages, settings, self.failpoints, self.status, with_snapshots=self.options.snapshots
+        )
         self._restorer = Restorer(
             ends,
             stages,
@@ -221,7 +225,8 @@ class Loop:
             self.failpoints.hit("assigned", stage)
             task = Task(stage, partition, now_seconds)
             self.tasks[partition] = task
-            self._fetching.append(task)
+            # Detect first: what waits between the stages goes before new input.
+            (self._fetching.append if stage == "ingest" else self._fetching.appendleft)(task)
             self.say("assigned", task=task)
 
     def _revoke(self, partitions: Sequence[Partition]) -> None:
@@ -497,7 +502,7 @@ class Loop:
         self._step_inboxes()
         now_seconds = self.clock.seconds()
         for task in last_of:
-            if task.records_since_snapshot and task.snapshot_bytes <= SNAPSHOT_COMMIT_BYTES:
+            if self.options.snapshots and task.records_since_snapshot and task.snapshot_bytes <= SNAPSHOT_COMMIT_BYTES:
                 self.tx.touch(task, now_seconds)
         if not self.tx.open:
             return

@@ -40,6 +40,12 @@ class Status:
         self.broker_errors: Counter[str] = Counter()
         self.published: Counter[str] = Counter()
         """Records written, by role of their topic."""
+        self.alerts: Counter[tuple[str, ...]] = Counter()
+        """(model, kind, severity, status)"""
+        self.models: set[str] = set()
+        """Told apart in labels."""
+        self.windows_closed: Counter[str] = Counter()
+        """By model."""
         self.rebalances = 0
         self.stage_seconds: dict[str, Durations] = {
             name: Durations() for name in ("poll", "ingest", "join", "detect", "commit")

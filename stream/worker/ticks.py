@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from stream.worker.commit import Transaction
-from stream.worker.ends import END_OF_TIME_MS, Ends, Partition
+from stream.wire.internal import END_OF_TIME_MS
+from stream.worker.ends import Ends, Partition
 from stream.worker.failpoints import Failpoints
 from stream.worker.settings import Settings
 from stream.worker.stages import Stages

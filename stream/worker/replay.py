@@ -1,0 +1,113 @@
+"""The same loop and the same stages over files, without Kafka: what `drift replay` does.
+
+Each file is one partition of the predictions topic, read once; files merge by event time. Transactions end with the turn
+instead of the clock, so the same files make the same transactions; and the end of a file closes what it had opened.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from msgspec import Struct
+
+from stream.wire.codec import partition_of
+from stream.wire.record import Outgoing, Record, Role
+from stream.worker import files
+from stream.worker.local import Cluster, LazyPartition, LocalEnds
+from stream.worker.loop import Loop, Options
+from stream.worker.settings import Settings
+from stream.worker.stages import Stages
+from stream.worker.status import Status
+
+TURN_RECORDS = 5_000
+PUBLIC: tuple[Role, ...] = ("alerts", "windows", "dead_letters", "references")
+
+
+class Summary(Struct, frozen=True):
+    """What a replay read."""
+
+    rows: int
+    feedback: int
+    """Rows with a true outcome, which are left out."""
+    ok: int
+    late: int
+    malformed: int
+    tombstones: int
+    published: dict[str, int]
+    """Records by role of their topic."""
+
+
+def replay(
+    paths: Sequence[str],
+    stages: Stages,
+    settings: Settings,
+    *,
+    references: Sequence[Outgoing] = (),
+    on_record: Callable[[Role, Record], None],
+    on_progress: Callable[[files.Progress], None] = lambda _: None,
+    given: files.FileFormat = "auto",
+    sort: bool = False,
+) -> Summary:
+    """Run the stages over files. `on_record` hears every public record once, in order per key.
+
+    `references` stand in the log before the first row. Raises `files.UnreadableFileError` and, for a bug, Stopped.
+    """
+    progress = files.Progress(bytes_total=sum(files.size_of(path) for path in paths))
+    topic = settings.topics.predictions[0]
+    inputs = [
+        files.records(path, topic, partition, progress, given=given, sort=sort) for partition, path in enumerate(paths)
+    ]
+    status = replay_records(
+        inputs, stages, settings, references=references, on_record=on_record, on_turn=lambda: on_progress(progress)
+    )
+    outcome = {name: status.records[topic, name] for name in ("ok", "late", "malformed", "tombstone")}
+    return Summary(
+        progress.rows,
+        progress.feedback,
+        outcome["ok"],
+        outcome["late"],
+        outcome["malformed"],
+        outcome["tombstone"],
+        dict(status.published),
+    )
+
+
+def replay_records(
+    inputs: Sequence[Iterator[Record]],
+    stages: Stages,
+    settings: Settings,
+    *,
+    references: Sequence[Outgoing] = (),
+    on_record: Callable[[Role, Record], None],
+    on_turn: Callable[[], None] = lambda: None,
+    turn_records: int = TURN_RECORDS,
+    internal_partitions: int = 1,
+) -> Status:
+    """The same over records, an iterator for each input partition, offsets from 0 and rising."""
+    topics = settings.topics
+    roles = {topics.of(role): role for role in PUBLIC}
+
+    def told(record: Record) -> None:
+        if (role := roles.get(record.topic)) is not None:
+            on_record(role, record)
+
+    cluster = Cluster(on_record=told)
+    for role in (*PUBLIC, "profiles", "snapshots"):
+        cluster.create(topics.of(role), 1 if role == "references" else internal_partitions)
+    for reference in references:
+        where = (topics.of("references"), partition_of(reference.key, 1))
+        cluster.write(where, reference.value, reference.key, timestamp_ms=0, headers=reference.headers)
+    topic = topics.predictions[0]
+    cluster.logs[topic] = [LazyPartition(records) for records in inputs]
+    alone = settings.model_copy(
+        update={"topics": topics.model_copy(update={"predictions": [topic], "feedback": []}), "idle_after_ms": 0}
+    )
+    loop = Loop(
+        LocalEnds(cluster, settings.service.id, "replay", trims=True),
+        stages,
+        alone,
+        options=Options(strict=True, timed=False, snapshots=False, poll_records=turn_records),
+    )
+    loop.open()
+    while not loop.is_drained:
+        loop.turn()
+        on_turn()
+    return loop.status

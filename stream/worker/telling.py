@@ -1,0 +1,61 @@
+"""What the worker learns for its metrics from records on their way out: by their keys and headers, never their content."""
+
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import unquote
+
+import msgspec
+
+from stream.wire.record import Outgoing
+from stream.worker.status import Status
+
+OTHER: Final = "other"
+_KEY: Final = msgspec.json.Decoder(list[str])
+
+
+def count(status: Status, outputs: Iterable[Outgoing], models_max: int) -> None:
+    """Add what is about to be published to the counters; above `models_max` models the rest counts as "other"."""
+    windows: set[tuple[str, int | None]] = set()
+    for output in outputs:
+        status.published[output.role] += 1
+        if output.role == "windows":
+            windows.add((_model_and_version(output.key), output.timestamp_ms))
+        elif output.role == "alerts":
+            _count_alert(status, output, models_max)
+        elif output.role == "dead_letters":
+            headers = dict(output.headers)
+            status.dead_letters[_text(headers, "drift.error.topic"), _text(headers, "drift.error.code")] += 1
+    for name, _ in windows:
+        model_id = _decoded(name)[0]
+        status.windows_closed[_capped(status, model_id, models_max)] += 1
+
+
+def _count_alert(status: Status, output: Outgoing, models_max: int) -> None:
+    headers = dict(output.headers)
+    model_id, _, kind = _text(headers, "ce_subject").partition("/")
+    event = _text(headers, "ce_type").removeprefix("io.driftstream.alert.").partition(".")[0]
+    model = _capped(status, unquote(model_id), models_max)
+    status.alerts[model, kind.rpartition("/")[2], _text(headers, "ce_severitytext").lower(), event] += 1
+
+
+def _capped(status: Status, model_id: str, models_max: int) -> str:
+    if model_id not in status.models:
+        if len(status.models) >= models_max:
+            return OTHER
+        status.models.add(model_id)
+    return model_id
+
+
+def _model_and_version(key: bytes | None) -> str:
+    return msgspec.json.encode(_decoded(key)[:2]).decode()
+
+
+def _decoded(key: bytes | str | None) -> list[str]:
+    try:
+        return _KEY.decode(key or b"[]") or [""]
+    except msgspec.DecodeError:
+        return [""]
+
+
+def _text(headers: dict[str, bytes], name: str) -> str:
+    return headers.get(name, b"").decode("utf-8", "replace")
