@@ -20,7 +20,7 @@ from stream.signals import extract, outliers
 from stream.signals.extract import FEATURE, LABEL
 from stream.wire.codec import hash64, rfc3339
 from stream.wire.internal import Ints, Reference
-from stream.wire.lenient import Text, category, label
+from stream.wire.lenient import Text, label
 
 _ROWS_AT_ONCE: Final = 16_384
 """Rows turned into columns at once: some 100 MB at most."""
@@ -115,7 +115,7 @@ def _repeated_categories(rows: Sequence[Row], schema: Schema) -> dict[str, list[
     """Categories that occur at least twice, by signal. One that occurs once is what `unseen` will look like."""
     found = {}
     for name in schema.categorical:
-        found[FEATURE + name] = _repeated(category(row.features.get(name)) for row in rows)
+        found[FEATURE + name] = _repeated(cuts.text_of(row.features.get(name)) for row in rows)
     found[LABEL] = _repeated(label(row.label) for row in rows)
     return found
 

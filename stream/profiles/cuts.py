@@ -21,10 +21,9 @@ from stream.signals import extract
 from stream.signals.extract import DISTANCE, FEATURE, LABEL, LATENCY, SCORE, VALUE, Columns
 from stream.signals.outliers import HIGHEST, LOWEST
 from stream.wire.codec import hash64, named, rfc3339
-from stream.wire.features import values_of
 from stream.wire.inbound import Events
 from stream.wire.internal import Origin, Reference, RowReference, SignalReference, SignalType
-from stream.wire.lenient import INVALID, Invalid, category, is_name, label, number
+from stream.wire.lenient import INVALID, Text, category, is_name, label, number
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -142,7 +141,7 @@ def columns_of(rows: Sequence[Row], schema: Schema) -> Columns:
         numeric_invalid=np.stack([mask for _, mask in numeric], axis=1)
         if numeric
         else np.zeros((n, 0), dtype=np.bool_),
-        categorical=[[category(row.features.get(name)) for row in rows] for name in schema.categorical],
+        categorical=[[text_of(row.features.get(name)) for row in rows] for name in schema.categorical],
         boolean=np.stack(boolean, axis=1) if boolean else np.zeros((n, 0), dtype=np.int8),
         score=score[0],
         score_invalid=score[1],
@@ -249,8 +248,13 @@ def shrunk_covariance(z: Floats) -> tuple[Floats, Floats, float]:
     return mean, (1 - weight) * covariance + weight * np.eye(d), weight
 
 
-def row_of(events: Events, place: int) -> Row:
-    """One event as a row; what is invalid stays invalid."""
+def text_of(value: object) -> Text:
+    """A category as text, None for missing, `INVALID` for what is none, such as NaN."""
+    return INVALID if isinstance(value, float) and not math.isfinite(value) else category(value)
+
+
+def row_of(events: Events, place: int, features: Mapping[str, Any]) -> Row:
+    """One event as a row, with its features (`wire.features.values_of`); what is invalid stays invalid."""
 
     def measured(values: Floats, invalid: Mask) -> object:
         return INVALID if invalid[place] else None if math.isnan(values[place]) else float(values[place])
@@ -258,7 +262,7 @@ def row_of(events: Events, place: int) -> Row:
     return Row(
         prediction_id=events.prediction_ids[place],
         time_ms=int(events.time_ms[place]),
-        features=values_of(events.features[place]),
+        features=features,
         label=events.label[place],
         score=measured(events.score, events.score_invalid),
         value=measured(events.value, events.value_invalid),
@@ -307,11 +311,9 @@ def _majority(seen: Counter[SignalType]) -> SignalType:
 def _numbers(values: Sequence[object]) -> tuple[Floats, Mask]:
     """Values with NaN for missing and invalid, and the mask of the invalid."""
     numbers = [number(value) for value in values]
-    found = np.array(
-        [math.nan if one is None or isinstance(one, Invalid) else one for one in numbers], dtype=np.float64
-    )
-    invalid = np.array([isinstance(one, Invalid) for one in numbers], dtype=np.bool_)
-    invalid |= np.isinf(found)
+    found = np.array([math.nan if one is None or one is INVALID else one for one in numbers], dtype=np.float64)
+    missing = np.array([one is None for one in numbers], dtype=np.bool_)
+    invalid = ~np.isfinite(found) & ~missing
     found[invalid] = np.nan
     return found, invalid
 
@@ -428,7 +430,7 @@ def segment_values(tags: Iterable[Mapping[str, Any] | None], declared: Declared)
     seen: dict[str, Counter[str]] = {key: Counter() for key in sorted(declared.segments)}
     for one in tags:
         for key, counter in seen.items():
-            if isinstance(text := category((one or {}).get(key)), str) and is_name(text):
+            if isinstance(text := text_of((one or {}).get(key)), str) and is_name(text):
                 counter[text] += 1
     return {
         key: sorted(sorted(counter, key=lambda text: (-counter[text], text))[: declared.segment_values_max])
