@@ -215,15 +215,13 @@ def _refuse_non_finite(value: Any) -> None:
             _refuse_non_finite(item)
 
 
-_SIGNAL_FIELDS: Final = {
-    "numeric": ("edges", "mean", "std", "centre", "scale", "z", "low", "high"),
-    "categorical": ("categories", "others", "singletons"),
-    "boolean": ("z",),
+_OWN_FIELDS: Final[dict[str, frozenset[str]]] = {
+    "numeric": frozenset({"edges", "mean", "std", "centre", "scale", "z", "low", "high"}),
+    "categorical": frozenset({"categories", "others", "singletons"}),
+    "boolean": frozenset({"z"}),
 }
-_COMMON_FIELDS: Final = (
-    *("type", "counts", "missing", "invalid", "overdispersion", "rates_overdispersion"),
-    *("segments", "segments_special", "segments_overdispersion"),
-)
+"""Fields that only some types of signals have; the others are left out."""
+_SOME_HAVE: Final = frozenset().union(*_OWN_FIELDS.values())
 
 
 def reference_id(reference: Reference) -> str:
@@ -288,8 +286,8 @@ def _content_hash(content: Mapping[str, Any]) -> str:
 def _reference_json(reference: Reference) -> dict[str, Any]:
     content: dict[str, Any] = msgspec.to_builtins(reference)
     for name, signal in content["signals"].items():
-        fields = _COMMON_FIELDS + _SIGNAL_FIELDS[signal["type"]]
-        content["signals"][name] = {key: signal[key] for key in signal if key in fields}
+        foreign = _SOME_HAVE - _OWN_FIELDS[signal["type"]]
+        content["signals"][name] = {key: signal[key] for key in signal if key not in foreign}
         if signal["others"]:  # as texts: 64 bits are more than a JSON number holds everywhere
             content["signals"][name]["others"] = [f"{other:016x}" for other in signal["others"]]
     return content

@@ -37,14 +37,14 @@ Text: TypeAlias = str | None | Invalid
 """A category: text, None for missing, INVALID."""
 
 
-class NotJson(Exception):
+class NotJsonError(Exception):
     """The bytes are no JSON text, not even with NaN and Infinity. Stays inside this room."""
 
 
 def loads(data: bytes) -> Any:
     """The value of a JSON text; NaN, Infinity and numbers beyond float64 become INVALID.
 
-    Integers beyond 64 bits become floats; of duplicate keys the last wins. Raises `NotJson` on wrong syntax or UTF-8, a byte
+    Integers beyond 64 bits become floats; of duplicate keys the last wins. Raises `NotJsonError` on wrong syntax or UTF-8, a byte
     order mark, lone surrogates, and nesting deeper than 64.
     """
     try:
@@ -52,7 +52,7 @@ def loads(data: bytes) -> Any:
     except orjson.JSONDecodeError:
         value = _second_parse(data)
     if data.count(b"{") + data.count(b"[") > DEPTH_MAX and _deeper(value, DEPTH_MAX):
-        raise NotJson
+        raise NotJsonError
     return value
 
 
@@ -67,7 +67,7 @@ def _second_parse(data: bytes) -> Any:
         # Only to find lone surrogates, which the standard library lets through.
         orjson.dumps(value, default=repr)
     except (ValueError, RecursionError, orjson.JSONEncodeError) as error:
-        raise NotJson from error
+        raise NotJsonError from error
     return value
 
 

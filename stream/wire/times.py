@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
@@ -114,7 +114,7 @@ def _same_length_texts(values: Sequence[Any], times: Ints) -> list[int]:
     lengths = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
     length = int(np.bincount(np.minimum(lengths, _LENGTH_MAX + 1)).argmax())
     chosen = np.flatnonzero(lengths == length)
-    joined = "".join(values if len(chosen) == len(values) else [values[row] for row in chosen])
+    joined = "".join(values if len(chosen) == len(values) else [values[row] for row in chosen.tolist()])
     if not _LENGTH_MIN <= length <= _LENGTH_MAX or not joined.isascii():
         return list(range(len(values)))
     letters = np.ascontiguousarray(np.frombuffer(joined.encode(), dtype=np.uint8).reshape(-1, length).T)
@@ -141,7 +141,7 @@ def _columns(letters: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[np.ndarray[A
             good &= digits[place] <= 9
 
     def field(start: int, end: int) -> Ints:
-        value = digits[start].astype(np.int64)
+        value: Ints = digits[start].astype(np.int64)
         for place in range(start + 1, end):
             value = value * 10 + digits[place]
         return value
