@@ -69,11 +69,11 @@ def _served(
     for start_ms, window in _windows(tables, schema, rows):
         counts = learning.add(counts, tables, start_ms, window)
     phi = overdispersion.phi(counts.sums, tables, counts.dense.counts)
-    return learning.without(counts, _total(tables, schema, sample)), phi
+    return learning.without(counts, total(tables, schema, sample)), phi
 
 
 def _unserved(tables: Tables, schema: Schema, rows: Sequence[Row]) -> learning.Counts:
-    return learning.with_dense(learning.no_counts(tables), _total(tables, schema, rows))
+    return learning.with_dense(learning.no_counts(tables), total(tables, schema, rows))
 
 
 def _windows(tables: Tables, schema: Schema, rows: Sequence[Row]) -> Iterator[tuple[int, Dense]]:
@@ -84,11 +84,12 @@ def _windows(tables: Tables, schema: Schema, rows: Sequence[Row]) -> Iterator[tu
     first = 0
     for end in [*np.flatnonzero(np.diff(starts)).tolist(), len(by_time) - 1]:
         if end - first >= _ROWS_AT_ONCE or end + 1 == len(by_time):
-            yield from _folded(tables, schema, by_time[first : end + 1], starts[first : end + 1])
+            yield from folded(tables, schema, by_time[first : end + 1], starts[first : end + 1])
             first = end + 1
 
 
-def _folded(tables: Tables, schema: Schema, rows: Sequence[Row], starts: Ints) -> Iterator[tuple[int, Dense]]:
+def folded(tables: Tables, schema: Schema, rows: Sequence[Row], starts: Ints) -> Iterator[tuple[int, Dense]]:
+    """The profiles of rows whose windows begin at `starts` [n], by rising start of the window."""
     layout = tables.layout
     columns = cuts.columns_of(rows, schema)
     cells = extract.rows(layout, columns)
@@ -101,13 +102,13 @@ def _folded(tables: Tables, schema: Schema, rows: Sequence[Row], starts: Ints) -
         )
 
 
-def _total(tables: Tables, schema: Schema, rows: Sequence[Row]) -> Dense:
+def total(tables: Tables, schema: Schema, rows: Sequence[Row]) -> Dense:
     """One profile of all rows, whatever their times."""
-    total = learning.no_counts(tables).dense
+    summed = learning.no_counts(tables).dense
     for first in range(0, len(rows), _ROWS_AT_ONCE):
         part = rows[first : first + _ROWS_AT_ONCE]
-        for _, window in _folded(tables, schema, part, np.zeros(len(part), dtype=np.int64)):
-            total = learning.plus(total, window)
+        for _, window in folded(tables, schema, part, np.zeros(len(part), dtype=np.int64)):
+            summed = learning.plus(total, window)
     return total
 
 
