@@ -1,0 +1,88 @@
+"""Driftstream: predictions in, alerts out, exactly once, over Kafka.
+
+Read the drawing downwards to see who may import whom; read the five numbered rooms upwards to follow the data.
+Whoever reads the files in `stages/` has seen the product.
+
+stream/
+├── cli/              the doorway        one command per module: parse, load the Config, call one function, print
+│   ├── main.py         the table of commands; a command is loaded when it is called
+│   ├── options.py      options that several commands have
+│   ├── rendering.py    alerts on a terminal
+│   ├── config.py       drift config: the settings in force and where each comes from
+│   ├── health.py       drift health: asks a running worker whether it is ready
+│   ├── schema.py       drift schema: JSON Schemas of what we publish
+│   └── tail.py         drift tail: shows alerts, and follows them
+├── config.py         the key rack       one Config made of every room's Settings: load, merge environment, validate
+├── worker/           the engine room    the only place with a clock, a socket, a thread or a disk
+│   ├── loop.py         poll, step, commit
+│   ├── task.py         one stage on one partition, its life as a table, its committed and its running state
+│   ├── commit.py       one transaction in five named steps
+│   ├── restore.py      committed offset, newest readable snapshot, silent replay
+│   ├── snapshots.py    how a state stands in the compacted topic
+│   ├── metadata.py     what a committed offset remembers of its task
+│   ├── ticks.py        what an idle partition says of time
+│   ├── stages.py       the stages as the worker sees them: functions with their settings bound
+│   ├── ends.py         the two ends of the loop
+│   ├── kafka.py        source and sink over Kafka, and the broadcast of references
+│   ├── clients.py      the properties of every Kafka client, and how its errors are judged
+│   ├── local.py        the twin of Kafka in memory
+│   ├── files.py        files of predictions as partitions
+│   ├── replay.py       the same loop over files, without Kafka
+│   ├── topics.py       the topics as they are made and checked
+│   ├── http.py         metrics and health: reads, never decides
+│   ├── metrics.py      the typed list of metrics
+│   ├── status.py       what the worker knows of itself
+│   ├── logs.py         one JSON object per line
+│   ├── watchdog.py     ends the process when a call into the client hangs
+│   ├── failpoints.py   planned accidents, for tests
+│   └── settings.py     sections of the configuration that concern the engine room
+├── stages/           the product        pure functions step(state, batch) → (state, outputs)
+│   ├── ingest.py       records → partial profiles, samples, dead letters; then forgets
+│   └── detect/         partial profiles → windows → verdicts → alerts and readings
+│       ├── settings.py   what the stage is told once, at start
+│       ├── state.py      all it remembers: what is encoded here is the snapshot
+│       ├── plan.py       what follows from a reference and the settings alone
+│       ├── watch.py      one closed window through all detectors
+│       └── tell.py       what one closed window is told as
+├── alerts/        5  what people are told     verdicts → alerts
+│   ├── lifecycle.py    the table pending → firing → resolved and its times, one row per fingerprint
+│   ├── policy.py       severity, labels, annotations
+│   ├── evidence.py     what one alert shows: signals ranked, before and after, since when, offsets
+│   └── wording.py      summary, description, action
+├── detectors/     4  how surprised we are     profiles → verdicts
+│   ├── budget.py       from "one false alarm a week" to every threshold
+│   ├── locate.py       since when, and in which shape: sudden, gradual, temporary, recurring
+│   ├── episode.py      what counts as normal while an alert fires
+│   ├── histogram.py    e-detector of distributions
+│   ├── mean.py         e-detector of bounded means and rates
+│   ├── adwin.py        adaptive windowing over weighted means
+│   ├── page_hinkley.py the classic chart, weighted
+│   ├── river.py        any detector of river, by name
+│   └── effects.py      effect sizes: how far, whatever the number of events
+├── profiles/      3  what we remember         signals → profiles
+│   ├── summaries.py    integers that merge exactly: bin counts, fixed-point moments, the bottom-k sample
+│   ├── windows.py      which window an event belongs to; watermark, lateness, closing
+│   ├── reference.py    what normal is, and which reference is in force when
+│   ├── cuts.py         bins and categories of a reference: its first phase
+│   ├── building.py     a reference from training rows
+│   ├── learning.py     a reference from the stream
+│   ├── overdispersion.py  how much wider sums spread than under independence
+│   ├── describe.py     mean, deviation and quantiles of a window, for readers
+│   └── trail.py        where the recent windows stand in the input
+├── signals/       2  what we measure          events → signals
+│   ├── extract.py      columns of events and a reference → one bin per signal and row
+│   └── outliers.py     one score per record
+└── wire/          1  what crosses Kafka       bytes ↔ structs
+    ├── record.py       the two ends of every topic
+    ├── inbound.py      what others send, as columns of events
+    ├── adapters/       a page per input format
+    │   └── native.py     native JSON
+    ├── features.py     features of one reference, from JSON text to columns
+    ├── lenient.py      JSON values as producers write them
+    ├── internal.py     what stages tell each other: partial profile, sample, watermark, tick, reference
+    ├── outbound.py     what we tell: verdict, reading, alert
+    ├── codec.py        bytes ↔ structs; a bad record is a value, never an exception
+    ├── canonical.py    the form of JSON that hashes are taken of
+    ├── times.py        times as they are written, and as milliseconds
+    └── durations.py    durations as people write them
+"""

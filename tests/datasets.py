@@ -1,6 +1,6 @@
 """Published data with a known drift: the car-loan stream of NannyML, read out of its wheel, which `make setup` fetches.
 
-50,000 rows of reference and 50,000 of analysis, one per 8 min 43.152 s. At row 25,000 of the analysis, 2019-03-31 03:00,
+50,000 rows of reference and 50,000 of analysis, one per 8 min 43.152 s; at analysis row 25,000, 2019-03-31 03:00,
 the applicants change: `car_value`, `repaid_loan_on_prev_car`, `loan_length`, `salary_range` and the score move, while
 `debt_to_income_ratio`, `driver_tenure`, `size_of_downpayment` and the label stay as they were.
 """
