@@ -108,8 +108,8 @@ def total(tables: Tables, schema: Schema, rows: Sequence[Row]) -> Dense:
     for first in range(0, len(rows), _ROWS_AT_ONCE):
         part = rows[first : first + _ROWS_AT_ONCE]
         for _, window in folded(tables, schema, part, np.zeros(len(part), dtype=np.int64)):
-            summed = learning.plus(total, window)
-    return total
+            summed = learning.plus(summed, window)
+    return summed
 
 
 def _repeated_categories(rows: Sequence[Row], schema: Schema) -> dict[str, list[str]]:
