@@ -57,7 +57,11 @@ def mean_and_std(scale: Scale, counts: Ints, moments: Ints) -> tuple[Floats, Flo
 
     Values beyond 64 scales from the centre entered cut off. Exact but for the last division.
     """
-    n = valid_events(scale, counts)
+    return of_events(scale, valid_events(scale, counts), moments)
+
+
+def of_events(scale: Scale, n: Ints, moments: Ints) -> tuple[Floats, Floats]:
+    """As `mean_and_std`, where the events n [G, N] behind the moments are known without their bins."""
     some = n > 0
     mean, variance = np.full((2, *n.shape), np.nan)
     np.divide(moments[:, :, 0], n, out=mean, where=some)

@@ -5,7 +5,7 @@ in the order of the reference, their bins side by side. Two partial profiles wit
 adding arrays.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from msgspec import Struct, field
@@ -13,6 +13,16 @@ from msgspec import Struct, field
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 SignalType: TypeAlias = Literal["numeric", "categorical", "boolean"]
 Origin: TypeAlias = Literal["built", "learned", "inherited"]
+
+
+PARTIAL: Final = "partial/1"
+SAMPLE: Final = "sample/1"
+WATERMARKS: Final = "watermarks/1"
+"""What a frame on drift.profiles says it is, in its head and in the header `drift-format`."""
+
+
+END_OF_TIME_MS: Final = 2**62
+"""The watermark of an input that will never bring another record."""
 
 
 class Span(Struct, frozen=True, order=True):

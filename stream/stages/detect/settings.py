@@ -1,0 +1,38 @@
+"""What the stage is told once, at start: the settings of the rooms it calls, and who sends its alerts."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct, field
+
+from stream.alerts.evidence import Sender
+from stream.alerts.policy import ModelSettings
+from stream.alerts.policy import Settings as AlertSettings
+from stream.detectors.adwin import Settings as AdwinSettings
+from stream.detectors.budget import Settings as BudgetSettings
+from stream.detectors.histogram import Settings as HistogramSettings
+from stream.detectors.page_hinkley import Settings as PageHinkleySettings
+from stream.profiles.cuts import Declared
+from stream.profiles.learning import Settings as LearnSettings
+from stream.profiles.windows import Settings as WindowSettings
+from stream.signals.outliers import Settings as OutlierSettings
+from stream.wire.inbound import Limits
+
+
+class Settings(Struct, frozen=True, eq=False):
+    """Bound once; equal only to itself, so that what follows from it can be remembered by it."""
+
+    sender: Sender
+    windows: WindowSettings = field(default_factory=WindowSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    histogram: HistogramSettings = field(default_factory=HistogramSettings)
+    adwin: AdwinSettings = field(default_factory=AdwinSettings)
+    page_hinkley: PageHinkleySettings = field(default_factory=PageHinkleySettings)
+    outliers: OutlierSettings = field(default_factory=OutlierSettings)
+    learn: LearnSettings = field(default_factory=LearnSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
+    limits: Limits = field(default_factory=Limits)
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    declared: Mapping[str, Declared] = field(default_factory=dict)
+    """By model id."""
+    topics: tuple[str, ...] = ("predictions",)
+    """Input topics whose partitions a window waits for."""

@@ -1,0 +1,139 @@
+"""All that a detect task remembers. Plain values and arrays: what is encoded here is the snapshot."""
+
+from msgspec import Struct, field
+
+from stream.alerts.lifecycle import Row
+from stream.detectors import Floats, Ints
+from stream.detectors.adwin import State as AdwinState
+from stream.detectors.histogram import Law
+from stream.detectors.histogram import State as HistogramState
+from stream.detectors.locate import ChangePoint, ChangeType, History
+from stream.detectors.page_hinkley import State as PageHinkleyState
+from stream.profiles.learning import State as LearningState
+from stream.profiles.overdispersion import Sums
+from stream.profiles.trail import Trail
+from stream.profiles.windows import Marks
+from stream.stages.detect.plan import Group, Serving
+from stream.wire.internal import Partial, Sample
+
+STATE_VERSION = 1
+
+
+class Open(Struct, frozen=True):
+    """A window that still waits for watermarks: its partial profiles merged so far, by reference, and its sample."""
+
+    partials: dict[str, Partial] = field(default_factory=dict)
+    sample: Sample | None = None
+
+
+class Pair(Struct, frozen=True, eq=False):
+    """Histogram detectors of the ordered and of the unordered series."""
+
+    ordered: HistogramState
+    unordered: HistogramState
+
+
+class Laws(Struct, frozen=True, eq=False):
+    """Laws of the ordered and of the unordered series."""
+
+    ordered: Law
+    unordered: Law
+
+
+class Episode(Struct, frozen=True, eq=False):
+    """A group whose alert is open: the law it is tested against now, and what is known of the change."""
+
+    windows: int
+    """Closed since the alarm."""
+    moved: list[int]
+    """Signals listed, in the order they were found."""
+    proven: bool
+    """Whether the evidence lists them, or they only contribute."""
+    points: dict[int, ChangePoint]
+    """Since when, per listed signal."""
+    laws: Laws
+    detectors: Pair
+    """The open form, of the members of the group alone."""
+    since_ms: int
+    """The open detectors remember from here on."""
+    shape: ChangeType
+    shifts: int = 0
+    """Times yet another law was found."""
+
+
+class Calibration(Struct, frozen=True, eq=False):
+    """What the first live windows have shown of a reference that does not know serving."""
+
+    sums: Sums
+    counts: Ints
+    """[G, T]"""
+    windows: Ints
+    """[G] windows with events."""
+
+
+class Watch(Struct, frozen=True, eq=False):
+    """The detectors of one model version under one reference."""
+
+    first_ms: int
+    """Start of the first window judged under this reference."""
+    quiet: Pair
+    adwin: AdwinState
+    """[2 * G * O] series: u, then its spread."""
+    page_hinkley: PageHinkleyState
+    ordered: History
+    unordered: History
+    moments: History
+    """[G, numeric signals, 4 + 1] moments of the recent past, and the events behind them."""
+    episodes: dict[Group, Episode] = field(default_factory=dict)
+    """Open ones, by segment and kind."""
+    ended: dict[Group, Episode] = field(default_factory=dict)
+    """Episodes that are over while their alert is still firing (`keep_firing_for`)."""
+    earlier: dict[tuple[int, int], Floats] = field(default_factory=dict)
+    """[J, B] laws of closed episodes, by segment and signal."""
+    anew: dict[Group, int] = field(default_factory=dict)
+    """Start of the window in which the signals of a group came back, by segment and kind: what was before is history."""
+    resets: dict[Group, dict[tuple[str, int], int]] = field(default_factory=dict)
+    """Offsets at which the evidence of a group last began from nothing, by segment and kind; else `began`."""
+    began: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Offsets at which the evidence of all groups began."""
+    calibration: Calibration | None = None
+    """Only while the overdispersion of serving is unknown."""
+    serving: Serving | None = None
+    """What it was found to be, where the reference does not tell."""
+
+
+class Version(Struct, frozen=True):
+    """One model version."""
+
+    next_ms: int
+    """Start of the next window to close."""
+    seen_ms: int
+    """End of the newest closed window with events."""
+    watched: bool = False
+    """Whether a window of it was closed: from then on no earlier one is taken."""
+    reference_id: str | None = None
+    """The reference of the newest window that was judged."""
+    segments: list[str] = field(default_factory=lambda: ["all"])
+    """Its segments."""
+    watch: Watch | None = None
+    learning: LearningState | None = None
+    trail: Trail = field(default_factory=Trail)
+    alerts: dict[tuple[str, str], Row] = field(default_factory=dict)
+    """By segment name and kind."""
+    open: dict[int, Open] = field(default_factory=dict)
+    """By window start."""
+
+    def forgotten(self, retire_after_ms: int) -> bool:
+        """Whether it has been silent for so long that nothing of it is worth keeping."""
+        return not self.open and self.next_ms - self.seen_ms >= retire_after_ms
+
+
+class State(Struct, frozen=True):
+    """What one partition of drift.profiles has told so far."""
+
+    marks: Marks = field(default_factory=Marks)
+    versions: dict[tuple[str, str], Version] = field(default_factory=dict)
+    digest: int = 0
+    """Chained over the bytes of all alerts and readings published (`reliability.md` 4)."""
+    refused: int = 0
+    """Partial profiles of closed windows."""

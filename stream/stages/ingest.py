@@ -1,0 +1,370 @@
+"""Ingest: prediction records become partial profiles, samples and dead letters; then it forgets.
+
+What survives a transaction is one number per input partition: its watermark. Events wait, decoded but not yet binned,
+until enough have gathered or the transaction ends, so that arrays are long whatever the size of a poll; since merging is
+exact and the view of the references stands still meanwhile, nothing depends on when they are folded.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from stream.profiles import cuts, summaries, windows
+from stream.profiles.reference import References, Tables
+from stream.profiles.summaries import Group
+from stream.profiles.windows import Settings as WindowSettings
+from stream.signals import extract, outliers
+from stream.signals.outliers import Settings as OutlierSettings
+from stream.wire import codec, inbound
+from stream.wire.dead_letter import dead_letter
+from stream.wire.features import Columns, FeatureDecoder, values_of
+from stream.wire.inbound import Events, Limits
+from stream.wire.internal import PARTIAL, SAMPLE, Ints, OutlyingRow, Partial, Sample, UnknownFeature
+from stream.wire.record import Batch, Headers, Outgoing
+
+Partition: TypeAlias = tuple[str, int]
+
+FOLD_ROWS: Final = 4096
+"""Events that wait to be folded at once: enough that the cost of an array call is spread thin."""
+FORMAT: Final = "auto"
+_CELL_BYTES: Final = 8
+
+
+class Settings(Struct, frozen=True, eq=False):
+    """Bound once at start; equal only to itself, so that what follows from it can be remembered by it."""
+
+    limits: Limits = field(default_factory=Limits)
+    windows: WindowSettings = field(default_factory=WindowSettings)
+    outliers: OutlierSettings = field(default_factory=OutlierSettings)
+    period_ms: int = 604_800_000
+    """`budget.period`: what a number of told outliers refers to."""
+    sample_rows: int = summaries.SAMPLE_ROWS
+    include_values: bool = False
+    """`alerts.include_values`"""
+
+
+class Waiting(Struct, frozen=True, eq=False):
+    """Good events of one batch with their windows; late ones bear the window that holds the watermark they met."""
+
+    events: Events
+    offsets: Ints
+    windows_ms: Ints
+    late: Any
+    """[n] mask"""
+    headers: list[Headers | None]
+
+
+class State(Struct, frozen=True, eq=False):
+    """One input partition. Without anything pending it is its watermark."""
+
+    watermark_ms: int | None = None
+    newest_ms: int | None = None
+    """Largest event time since the task started."""
+    waiting: tuple[Waiting, ...] = ()
+    partials: tuple[Partial, ...] = ()
+    samples: tuple[Sample, ...] = ()
+
+
+class Outputs(Struct, frozen=True):
+    """What is said of a batch at once."""
+
+    records: list[Outgoing]
+    """Dead letters."""
+    counts: dict[str, int]
+    """Records by outcome: ok, late, malformed, tombstone; and `unknown_fields`."""
+
+
+class Reader(Struct, frozen=True, eq=False):
+    """What reading the rows of one reference needs, made once."""
+
+    features: FeatureDecoder
+    judge: outliers.Judge
+    told_from: int
+    """s*: the least score of a row that is told."""
+
+
+def start(watermark_ms: int | None) -> State:
+    """A task that takes over a partition with the watermark its last transaction left."""
+    return State(watermark_ms=watermark_ms)
+
+
+def step(settings: Settings, references: References, state: State, batch: Batch) -> tuple[State, Outputs]:
+    """One batch of one partition further, in offset order."""
+    events = inbound.decode(batch, settings.limits, settings.windows.max_future)
+    malformed = [*events.malformed, *_too_many_models(settings, references, events)]
+    if len(malformed) > len(events.malformed):
+        refused = {row for row, _ in malformed}
+        keep = np.flatnonzero([row not in refused for row in events.index.tolist()])
+        tombstones, unknown = events.tombstones, events.unknown_fields
+        events = replace(inbound.pick(events, keep), tombstones=tombstones, unknown_fields=unknown)
+    lateness = windows.late(events.time_ms, state.watermark_ms, settings.windows.lateness)
+    outputs = Outputs(
+        records=[dead_letter(batch, row, fault, FORMAT) for row, fault in sorted(malformed, key=lambda one: one[0])],
+        counts={
+            "ok": len(events) - int(lateness.mask.sum()),
+            "late": int(lateness.mask.sum()),
+            "malformed": len(malformed),
+            "tombstone": events.tombstones,
+            "unknown_fields": events.unknown_fields,
+        },
+    )
+    if not len(events):
+        return state, outputs
+    newest_ms = int(events.time_ms.max())
+    state = replace(
+        state,
+        watermark_ms=lateness.watermark_ms,
+        newest_ms=newest_ms if state.newest_ms is None else max(state.newest_ms, newest_ms),
+        waiting=(*state.waiting, _waiting(settings, batch, events, lateness)),
+    )
+    if sum(len(waiting.offsets) for waiting in state.waiting) >= FOLD_ROWS:
+        state = _folded(settings, references, (batch.topic, batch.partition), state)
+    return state, outputs
+
+
+def tick(settings: Settings, state: State, time_ms: int) -> State:
+    """The partition is idle at `time_ms`: its watermark rises as if an event of that time had come."""
+    risen = time_ms - settings.windows.lateness
+    return state if state.watermark_ms is not None and state.watermark_ms >= risen else replace(state, watermark_ms=risen)
+
+
+def flush(
+    settings: Settings, references: References, states: Mapping[Partition, State]
+) -> tuple[dict[Partition, State], list[Outgoing]]:
+    """The end of a transaction: the states with nothing pending, and what was pending as records, merged over all tasks.
+
+    `references` must be the view the steps saw. Records come sorted by model, version, window and reference.
+    """
+    folded = {place: _folded(settings, references, place, state) for place, state in states.items()}
+    partials = _gathered(partial for place in sorted(folded) for partial in folded[place].partials)
+    samples = _gathered(sample for place in sorted(folded) for sample in folded[place].samples)
+    outgoing = [
+        _record(PARTIAL, piece)
+        for name in sorted(partials)
+        for piece in summaries.split(summaries.merge(partials[name], settings.outliers.per_window))
+    ] + [
+        _record(SAMPLE, piece)
+        for name in sorted(samples)
+        for piece in summaries.split_sample(summaries.merge_samples(samples[name], settings.sample_rows))
+    ]
+    return {place: replace(state, partials=(), samples=()) for place, state in folded.items()}, outgoing
+
+
+def pending(states: Mapping[Partition, State]) -> tuple[int, int]:
+    """How many partial profiles wait to be flushed, and about how many bytes they and the waiting events hold."""
+    size, count = 0, 0
+    for state in states.values():
+        parts: list[Partial | Sample] = [*state.partials, *state.samples]
+        count += len(parts)
+        size += sum(map(_size, parts))
+        size += sum(len(value) for waiting in state.waiting for value in waiting.events.values)
+    return count, size
+
+
+def _too_many_models(
+    settings: Settings, references: References, events: Events
+) -> list[tuple[int, codec.Malformed]]:
+    """Events of model versions the view does not hold, once it holds as many as allowed."""
+    known = references.versions()
+    if len(known) < settings.limits.models:
+        return []
+    held = set(known)
+    fault = codec.Malformed("too_many_models", f"$.model_id: {settings.limits.models} model versions are known already")
+    names = zip(events.index.tolist(), events.model_ids, events.model_versions, strict=True)
+    return [(row, fault) for row, model_id, version in names if (model_id, version) not in held]
+
+
+def _waiting(settings: Settings, batch: Batch, events: Events, lateness: windows.Lateness) -> Waiting:
+    times_ms = np.where(lateness.mask, lateness.watermarks, events.time_ms)
+    places = events.index.tolist()
+    return Waiting(
+        events=events,
+        offsets=np.array(batch.offsets, dtype=np.int64)[events.index],
+        windows_ms=windows.start_of(times_ms, settings.windows.size),
+        late=lateness.mask,
+        headers=[batch.headers[place] for place in places],
+    )
+
+
+def _folded(settings: Settings, references: References, place: Partition, state: State) -> State:
+    """The state with its waiting events folded into partial profiles and samples."""
+    partials, samples = list(state.partials), list(state.samples)
+    for waiting in _joined(state.waiting):
+        for (model_id, version), picks in inbound.by_model(waiting.events).items():
+            group = Group(model_id, version, *place)
+            own = _picked(waiting, picks)
+            for tables, inside in _by_reference(references, group, own.windows_ms):
+                some = _picked(own, inside)
+                if tables is None:
+                    samples += _sampled(settings, group, some)
+                else:
+                    partials += _profiled(settings, tables, group, some)
+    return replace(
+        state,
+        waiting=(),
+        partials=tuple(summaries.merge(same) for same in _gathered(partials).values()),
+        samples=tuple(summaries.merge_samples(same, settings.sample_rows) for same in _gathered(samples).values()),
+    )
+
+
+def _by_reference(
+    references: References, group: Group, windows_ms: Ints
+) -> list[tuple[Tables | None, Ints]]:
+    """The rows of each reference: event time decides which one was in force when their window began."""
+    starts = np.unique(windows_ms).tolist()
+    found = {start: references.at(group.model_id, group.model_version, start) for start in starts}
+    if len(set(map(id_of, found.values()))) == 1:
+        return [(found[starts[0]], np.arange(len(windows_ms), dtype=np.int64))]
+    by_id: dict[str, list[int]] = {}
+    for window_ms in starts:
+        by_id.setdefault(id_of(found[window_ms]), []).append(window_ms)
+    return [(found[own[0]], np.flatnonzero(np.isin(windows_ms, own))) for own in by_id.values()]
+
+
+def id_of(tables: Tables | None) -> str:
+    """The reference id, empty for none."""
+    return "" if tables is None else tables.reference.reference_id
+
+
+def _profiled(settings: Settings, tables: Tables, group: Group, some: Waiting) -> list[Partial]:
+    late = np.flatnonzero(some.late)
+    partials = []
+    if len(late):
+        lost = _picked(some, late)
+        segments = extract.segments(tables.layout, lost.events.tags)
+        partials += summaries.late(tables.layout, group, segments, lost.windows_ms)
+        some = _picked(some, np.flatnonzero(~some.late))
+    if not len(some.offsets):
+        return partials
+    reader = _reader(settings, tables)
+    features = reader.features.decode(some.events.features, some.events.values)
+    columns = extract.columns(some.events, some.offsets, features)
+    rows = extract.rows(tables.layout, columns)
+    judged = outliers.score(reader.judge, rows)
+    source = outliers.Source(group.topic, group.partition, lambda row: _trace(some.headers[row]), settings.include_values)
+    return partials + summaries.fold(
+        tables.layout,
+        group,
+        rows,
+        judged,
+        some.windows_ms,
+        some.offsets,
+        worst=outliers.worst(
+            tables.layout, columns, rows, judged, some.windows_ms, reader.told_from, settings.outliers, source
+        ),
+        unknown=_unknown(reader, some, features),
+    )
+
+
+def _unknown(reader: Reader, some: Waiting, features: Columns) -> dict[int, list[UnknownFeature]]:
+    """Unknown feature names by window. The decoder counts them for all rows; with several windows it looks again."""
+    starts = np.unique(some.windows_ms).tolist() if features.unknown else []
+    found = {}
+    for window_ms in starts:
+        inside = np.flatnonzero(some.windows_ms == window_ms)
+        own = _picked(some, inside).events
+        counted = features if len(starts) == 1 else reader.features.decode(own.features, own.values)
+        found[window_ms] = summaries.unknown_features(counted.unknown)
+    return found
+
+
+def _sampled(settings: Settings, group: Group, some: Waiting) -> list[Sample]:
+    late = np.flatnonzero(some.late)
+    samples = summaries.late_sample(group, some.windows_ms[late]) if len(late) else []
+    some = _picked(some, np.flatnonzero(~some.late))
+    if not len(some.offsets):
+        return samples
+    events = some.events
+    hashes = np.array([codec.hash64(name) for name in events.prediction_ids], dtype=np.uint64)
+    return samples + summaries.sample(
+        group, some.windows_ms, some.offsets, hashes, lambda row: _canonical(events, row), settings.sample_rows
+    )
+
+
+def _canonical(events: Events, row: int) -> bytes:
+    """A row as the sample holds it; what was invalid stays invalid."""
+
+    def number(values: Any, invalid: Any) -> Any:
+        return [] if invalid[row] else None if np.isnan(values[row]) else float(values[row])
+
+    return cuts.encode_row(
+        cuts.Row(
+            prediction_id=events.prediction_ids[row],
+            time_ms=int(events.time_ms[row]),
+            features=values_of(events.features[row], events.values[row]),
+            label=events.label[row],
+            score=number(events.score, events.score_invalid),
+            value=number(events.value, events.value_invalid),
+            latency_ms=number(events.latency, events.latency_invalid),
+            tags=events.tags[row],
+        )
+    )
+
+
+@lru_cache(maxsize=4096)
+def _reader(settings: Settings, tables: Tables) -> Reader:
+    reference = tables.reference
+    names = [extract.feature_names(reference, kind) for kind in ("numeric", "categorical", "boolean")]
+    return Reader(
+        features=FeatureDecoder(*names),
+        judge=outliers.compile_judge(tables.layout),
+        told_from=outliers.threshold(reference, settings.outliers, settings.period_ms),
+    )
+
+
+def _picked(waiting: Waiting, picks: Ints) -> Waiting:
+    if len(picks) == len(waiting.offsets):
+        return waiting
+    return Waiting(
+        events=inbound.pick(waiting.events, picks),
+        offsets=waiting.offsets[picks],
+        windows_ms=waiting.windows_ms[picks],
+        late=waiting.late[picks],
+        headers=[waiting.headers[place] for place in picks.tolist()],
+    )
+
+
+def _joined(parts: Sequence[Waiting]) -> list[Waiting]:
+    """All that waits as one, since polls may be small."""
+    if len(parts) <= 1:
+        return list(parts)
+    return [
+        Waiting(
+            events=inbound.join([part.events for part in parts]),
+            offsets=np.concatenate([part.offsets for part in parts]),
+            windows_ms=np.concatenate([part.windows_ms for part in parts]),
+            late=np.concatenate([part.late for part in parts]),
+            headers=[headers for part in parts for headers in part.headers],
+        )
+    ]
+
+
+def _gathered(parts: Iterable[Any]) -> dict[tuple[Any, ...], list[Any]]:
+    """Partials, or samples, that belong together."""
+    found: dict[tuple[Any, ...], list[Any]] = {}
+    for part in parts:
+        name = (part.model_id, part.model_version, part.window_start_ms, getattr(part, "reference_id", ""))
+        found.setdefault(name, []).append(part)
+    return found
+
+
+def _trace(headers: Headers | None) -> str | None:
+    """The trace context of a record, for those who follow an outlier to its request."""
+    value = next((value for name, value in headers or () if name == "traceparent"), None)
+    return None if value is None else value.decode("ascii", "replace")
+
+
+def _record(kind: str, piece: Partial | Sample) -> Outgoing:
+    return Outgoing(
+        "profiles", piece.model_id.encode(), codec.encode(piece, kind), (("drift-format", kind.encode()),)
+    )
+
+
+def _size(part: Partial | Sample) -> int:
+    if isinstance(part, Sample):
+        return sum(len(row.row) for row in part.sample)
+    return _CELL_BYTES * (part.counts.size + part.moments.size)
