@@ -37,9 +37,9 @@ def build(
     """The complete reference of training rows, named by its content.
 
     `serving` says that the rows are a complete log with times. The same rows in any order give the same reference.
-    Costs about 30 us per row of 20 features. Raises `ValueError` with fewer than 640 rows, or when they have no values.
+    Costs about 50 us per row of 20 features. Raises `ValueError` with fewer than 640 rows, or when they have no values.
     """
-    ordered = sorted(rows, key=lambda row: (hash64(row.prediction_id), row.time_ms, cuts.encode_row(row)))
+    ordered = _by_hash(rows)
     k = min(sample_rows, len(ordered) // 4)
     if k < cuts.ROWS_MIN:
         raise ValueError(f"a reference needs {4 * cuts.ROWS_MIN} rows, not {len(ordered)}")
@@ -59,6 +59,14 @@ def build(
     data = (rfc3339(min(times)), rfc3339(max(times)))
     counts, phi = _served(tables, schema, ordered, sample) if serving else (_unserved(tables, schema, rest), None)
     return learning.completed(tables, counts, phi, effective_from_ms=effective_from_ms, origin="built", data=data)
+
+
+def _by_hash(rows: Sequence[Row]) -> list[Row]:
+    """The rows by the hash of their id; rows that share one, by what is in them."""
+    hashes = np.array([hash64(row.prediction_id) for row in rows], dtype=np.uint64)
+    if len(np.unique(hashes)) < len(rows):
+        return sorted(rows, key=lambda row: (hash64(row.prediction_id), cuts.encode_row(row)))
+    return [rows[place] for place in np.argsort(hashes).tolist()]
 
 
 def _served(

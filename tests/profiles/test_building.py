@@ -44,6 +44,12 @@ def test_the_order_of_the_rows_does_not_matter(rows: list[Row], whole: Reference
     assert built(shuffled) == whole
 
 
+def test_the_order_of_rows_that_share_an_id_does_not_matter_either() -> None:
+    rows = [replace(row, prediction_id=f"p{index // 3}") for index, row in enumerate(WORLD.rows(900))]
+
+    assert built(rows[::-1]) == built(rows)
+
+
 def test_a_reference_comes_back_from_its_json(whole: Reference) -> None:
     assert decode_reference(encode_reference(whole)) == whole
     assert whole.complete
