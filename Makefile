@@ -39,6 +39,9 @@ format: .venv/.ready ## lays out the code, and mends what can be mended
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
+bench: setup ## every published number, measured again (minutes)
+	@set -e; for page in tests/bench/*.py; do echo "== $$page"; PYTHONPATH=tests $(BIN)/python "$$page"; done
+
 lock: .venv/.ready ## pins the newest versions that pyproject.toml allows
 	@$(LOCK) --upgrade pyproject.toml -o $(LOCKS)/runtime.txt
 	@$(LOCK) --upgrade pyproject.toml -c $(LOCKS)/runtime.txt --all-extras --group dev -o $(LOCKS)/dev.txt
