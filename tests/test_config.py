@@ -70,13 +70,17 @@ def test_rows_write_every_setting_as_the_file_would(tmp_path: Path) -> None:
     [
         (
             "[windows]\nsize = 60",
-            "drift.toml:2: windows.size = 60: "
-            'write a whole number with its unit (ms, s, m, h or d), such as "90s" or "7d"',
+            (
+                "drift.toml:2: windows.size = 60: "
+                'write a whole number with its unit (ms, s, m, h or d), such as "90s" or "7d"'
+            ),
         ),
         (
             '[windows]\nlatness = "3s"',
-            'drift.toml:2: windows.latness = "3s": unknown key; did you mean lateness? '
-            "known here: idle_after, lateness, max_future, size",
+            (
+                'drift.toml:2: windows.latness = "3s": unknown key; did you mean lateness? '
+                "known here: idle_after, lateness, max_future, size"
+            ),
         ),
         ("[budget]\nfalse_alarms = 0", "drift.toml:2: budget.false_alarms = 0: expected greater than 0"),
         ("[budget]\nfalse_alarms = inf", "drift.toml:2: budget.false_alarms = inf: expected a finite number"),
@@ -86,8 +90,10 @@ def test_rows_write_every_setting_as_the_file_would(tmp_path: Path) -> None:
         ("[[models]]\nsegments = []", "drift.toml: models[0].id: is required; add it"),
         (
             "[kafka.properties]\nenable.idempotence = false",
-            'drift.toml:2: kafka.properties = {"enable.idempotence": false}: '
-            "enable.idempotence: exactly-once depends on it, it cannot be set",
+            (
+                'drift.toml:2: kafka.properties = {"enable.idempotence": false}: '
+                "enable.idempotence: exactly-once depends on it, it cannot be set"
+            ),
         ),
         (
             '[[models]]\nid = "a"\n[[models]]\nid = "a"',
@@ -99,8 +105,11 @@ def test_rows_write_every_setting_as_the_file_would(tmp_path: Path) -> None:
         ),
         (
             '[alerts]\nannotations = { runbook_url = "https://example.org/{knd}" }',
-            'drift.toml:2: alerts.annotations = {"runbook_url": "https://example.org/{knd}"}: runbook_url: '
-            "unknown placeholder {knd}; known are model_id, model_version, segment, kind, severity, fingerprint, alert_id",
+            (
+                'drift.toml:2: alerts.annotations = {"runbook_url": "https://example.org/{knd}"}: runbook_url: '
+                "unknown placeholder {knd}; known are model_id, model_version, segment, kind, severity, fingerprint, "
+                "alert_id"
+            ),
         ),
         ('[kafka]\nstart = "middle"', """drift.toml:2: kafka.start = "middle": expected 'earliest' or 'latest'"""),
         (

@@ -23,6 +23,15 @@ class Color(StrEnum):
     NEVER = "never"
 
 
+class Format(StrEnum):
+    """Kinds of files."""
+
+    AUTO = "auto"
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
 ConfigFile: TypeAlias = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="FILE", help="Configuration; else DRIFT_CONFIG, else ./drift.toml."),
@@ -31,6 +40,10 @@ Properties: TypeAlias = Annotated[
     list[str] | None, typer.Option("-X", metavar="KEY=VALUE", help="A property for librdkafka. Repeatable.")
 ]
 Colors: TypeAlias = Annotated[Color, typer.Option("--color", help="Colour: auto is on a terminal only.")]
+
+FileFormats: TypeAlias = Annotated[
+    Format, typer.Option("--format", help="Kind of the files; by default their name tells.")
+]
 
 
 def new_app(help_text: str | None = None) -> typer.Typer:

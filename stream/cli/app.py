@@ -85,11 +85,6 @@ def drift(
         raise typer.Exit
 
 
-def main() -> None:
-    """Entry point of the program."""
-    app()
-
-
 def _complain(detail: str) -> None:
     for sentence in detail.splitlines() or [""]:
         typer.echo(f"drift: {sentence}", err=True)

@@ -1,0 +1,5 @@
+"""`python -m stream` is `drift`."""
+
+from stream.cli import main
+
+main()

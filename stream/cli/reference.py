@@ -1,0 +1,209 @@
+"""`drift reference`: build what is normal from a file, look at it, publish it."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from confluent_kafka import KafkaException, Producer
+from msgspec.structs import replace
+
+from stream.cli.binding import declared
+from stream.cli.clients import ANSWER_SECONDS, Log, no_answer, tell
+from stream.cli.columns import aligned
+from stream.cli.options import Color, Colors, ConfigFile, FileFormats, Format, Properties, console, new_app, settings
+from stream.cli.references import outgoing, read_reference, records_of, training_rows
+from stream.config import worker_settings
+from stream.profiles import building
+from stream.profiles.cuts import Plan, Row
+from stream.wire import codec
+from stream.wire.codec import Malformed
+from stream.wire.internal import Reference, SignalReference
+from stream.wire.times import parse_time, rfc3339
+from stream.worker import clients, files
+from stream.worker.ends import Stopped
+from stream.worker.settings import Settings
+
+WINDOWS_AHEAD: Final = 2
+"""A reference comes into force so many windows after its publication: by then every worker has heard of it."""
+EXIT_CHECK_FAILED: Final = 1
+
+app = new_app("Build, show or publish what is normal for a model version.")
+EffectiveFrom = Annotated[
+    str | None,
+    typer.Option("--effective-from", metavar="TIME", help="In force from here, such as 2026-11-21T00:00:00Z."),
+]
+
+
+@app.command()
+def build(
+    paths: Annotated[list[str], typer.Argument(metavar="FILE...", help="Training rows; - is standard input.")],
+    file: ConfigFile = None,
+    properties: Properties = None,
+    given: FileFormats = Format.AUTO,
+    model: Annotated[str | None, typer.Option("--model", help="Needed if the files hold several.")] = None,
+    version: Annotated[str | None, typer.Option("--version", help="Needed if the files hold several.")] = None,
+    serving: Annotated[
+        bool, typer.Option("--serving", help="The files are a complete log of serving, with times.")
+    ] = False,
+    effective_from: EffectiveFrom = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Else standard output.")] = None,
+) -> None:
+    """Build a reference from rows of predictions. In force from the first row on, unless said otherwise."""
+    config = settings(file, properties).config
+    try:
+        records = records_of(paths, given.value)
+        found, refused = training_rows(records, config.limits, config.windows.max_future)
+    except files.UnreadableFileError as error:
+        raise typer.BadParameter(str(error)) from None
+    (model_id, model_version), rows = _chosen(found, model, version)
+    first_ms = min(row.time_ms for row in rows)
+    in_force_ms = _time(effective_from) if effective_from else first_ms - first_ms % config.windows.size
+    plan = Plan(model_id, model_version, config.windows.size, declared(config, model_id))
+    try:
+        built = building.build(
+            rows, plan, serving=serving, effective_from_ms=in_force_ms, sample_rows=config.learn.rows
+        )
+    except ValueError as error:
+        raise Stopped(EXIT_CHECK_FAILED, "reference", f"{', '.join(paths)}: {error}") from None
+    _write(codec.encode_reference(built), out)
+    bad = f"; refused {sum(refused.values())} records ({_by_code(refused)})" if refused else ""
+    tell(f"{built.reference_id}: {model_id}/{model_version}, {len(rows)} rows, {len(built.signals)} signals{bad}")
+
+
+@app.command()
+def show(
+    reference: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Without one: what is published.")] = None,
+    file: ConfigFile = None,
+    properties: Properties = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Show the reference in a file, or list those published."""
+    if reference is not None:
+        _show_one(read_reference(reference), color)
+        return
+    config = worker_settings(settings(file, properties, connects=True).config)
+    _show_all(published(config), color)
+
+
+@app.command()
+def publish(
+    reference: Annotated[Path, typer.Argument(metavar="FILE", help="Made by `drift reference build`.")],
+    file: ConfigFile = None,
+    properties: Properties = None,
+    effective_from: EffectiveFrom = None,
+) -> None:
+    """Publish a reference to all workers, in force two windows from now unless said otherwise."""
+    loaded = settings(file, properties, connects=True)
+    read = read_reference(reference)
+    if read.window_rows is not None and read.window_size_ms != loaded.config.windows.size:
+        tell(f"{reference} was built with windows of {read.window_size_ms} ms; overdispersion will be off")
+    now_ms = time.time_ns() // 1_000_000
+    size_ms = loaded.config.windows.size
+    in_force_ms = _time(effective_from) if effective_from else now_ms - now_ms % size_ms + WINDOWS_AHEAD * size_ms
+    dated = codec.named(replace(read, effective_from=rfc3339(in_force_ms)))
+    send(worker_settings(loaded.config), dated)
+    typer.echo(f"{dated.reference_id} {dated.model_id}/{dated.model_version} in force from {dated.effective_from}")
+
+
+def send(config: Settings, reference: Reference) -> None:
+    """Write a reference into its topic. `Stopped`, exit code 4, if the broker does not take it."""
+    record = outgoing(reference)
+    errors = clients.Errors(Counter())
+    producer = Producer(clients.common(config, "reference") | {"error_cb": errors, "compression.type": "lz4"})
+    failures: list[KafkaException] = []
+
+    def delivered(error: object, _message: object) -> None:
+        if error is not None:
+            failures.append(KafkaException(error))
+
+    try:
+        producer.list_topics(timeout=ANSWER_SECONDS)
+        producer.produce(config.topics.of("references"), record.value, record.key, partition=0, on_delivery=delivered)
+        left = producer.flush(ANSWER_SECONDS)
+    except KafkaException as error:
+        raise no_answer(config, errors, error) from None
+    if failures or left:
+        raise no_answer(config, errors, failures[0] if failures else None)
+
+
+def published(config: Settings) -> list[Reference]:
+    """The references in the topic, retired ones left out, by model, version and time."""
+    with Log(config, config.topics.of("references")) as log:
+        latest = {record.key: record.value for record in sorted(log.history(None, None), key=lambda one: one.offset)}
+    found = [codec.decode_reference(value) for value in latest.values() if value is not None]
+    known = [reference for reference in found if not isinstance(reference, Malformed)]
+    if len(known) < len(found):
+        tell(f"{len(found) - len(known)} references cannot be read")
+    return sorted(known, key=lambda one: (one.model_id, one.model_version, one.effective_from))
+
+
+def _chosen(
+    found: dict[tuple[str, str], list[Row]], model: str | None, version: str | None
+) -> tuple[tuple[str, str], list[Row]]:
+    matching = {name: rows for name, rows in found.items() if model in {None, name[0]} and version in {None, name[1]}}
+    if len(matching) == 1:
+        return next(iter(matching.items()))
+    names = ", ".join(f"{model_id}/{model_version}" for model_id, model_version in sorted(found)[:10]) or "none"
+    if not matching:
+        raise typer.BadParameter(f"no good row of such a model; the files hold: {names}")
+    raise typer.BadParameter(f"several models; choose one with --model and --version: {names}")
+
+
+def _time(text: str) -> int:
+    if (found := parse_time(text)) is None:
+        raise typer.BadParameter(
+            f"{text!r}: expected a time such as 2026-11-21T00:00:00Z", param_hint="--effective-from"
+        )
+    return found
+
+
+def _by_code(refused: dict[str, int]) -> str:
+    return ", ".join(f"{code} {count}" for code, count in sorted(refused.items()))
+
+
+def _write(data: bytes, out: Path | None) -> None:
+    if out is None:
+        typer.echo(data)
+        return
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise typer.BadParameter(f"{out}: {error.strerror}", param_hint="--out") from None
+
+
+def _show_one(reference: Reference, color: Color) -> None:
+    screen = console(color)
+    screen.print(f"{reference.reference_id}  {reference.model_id}/{reference.model_version}", style="bold")
+    screen.print(f"{reference.origin}{'' if reference.complete else ', incomplete'}, {reference.n_rows} rows")
+    screen.print(f"data {reference.data_from} to {reference.data_to}, in force from {reference.effective_from}")
+    if reference.window_rows is not None:
+        screen.print(f"{reference.window_rows:.1f} rows per window of {reference.window_size_ms} ms")
+    for key, values in reference.segments.items():
+        screen.print(f"segments of {key}: {', '.join(values)}, other")
+    rows = [["signal", "type", "bins", "missing", "invalid", "overdispersion", "normal"]]
+    for name, signal in reference.signals.items():
+        phi = "" if signal.overdispersion is None else f"{signal.overdispersion:.2f}"
+        counted = [str(len(signal.counts)), str(signal.missing), str(signal.invalid)]
+        rows.append([name, signal.type, *counted, phi, _normal(signal)])
+    for line in aligned(rows):
+        screen.print(line)
+
+
+def _normal(signal: SignalReference) -> str:
+    if signal.mean is not None and signal.std is not None:
+        return f"mean {signal.mean:.6g}, std {signal.std:.6g}"
+    total = sum(signal.counts) or 1
+    names = signal.categories if signal.categories is not None else ["false", "true"]
+    ranked = sorted(zip(signal.counts, names, strict=False), reverse=True)[:3]
+    return ", ".join(f"{name} {count / total:.0%}" for count, name in ranked)
+
+
+def _show_all(references: list[Reference], color: Color) -> None:
+    rows = [["reference", "model", "version", "origin", "rows", "in force from"]]
+    for one in references:
+        origin = one.origin if one.complete else f"{one.origin}, incomplete"
+        rows.append([one.reference_id, one.model_id, one.model_version, origin, str(one.n_rows), one.effective_from])
+    for line in aligned(rows):
+        console(color).print(line)

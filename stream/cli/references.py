@@ -1,0 +1,94 @@
+"""References as files and as records, and the training rows they are built from."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from stream.profiles.cuts import Row
+from stream.profiles.reference import reference_key
+from stream.wire import codec, inbound
+from stream.wire.codec import Malformed
+from stream.wire.features import values_of
+from stream.wire.inbound import Events, Limits
+from stream.wire.internal import Reference
+from stream.wire.record import Batch, Outgoing, Record
+from stream.worker import files
+
+ROWS_AT_ONCE = 5_000
+
+
+def read_reference(file: Path) -> Reference:
+    """The reference in a file. A usage error if there is none."""
+    try:
+        found = codec.decode_reference(file.read_bytes())
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: {error.strerror}") from None
+    if isinstance(found, Malformed):
+        hint = "make one with `drift reference build`"
+        raise typer.BadParameter(f"{file}: not a reference ({found.code}: {found.detail}); {hint}")
+    return found
+
+
+def outgoing(reference: Reference) -> Outgoing:
+    """The record of a reference."""
+    return Outgoing("references", reference_key(reference), codec.encode_reference(reference))
+
+
+def training_rows(
+    records: Iterator[Record], limits: Limits, max_future_ms: int
+) -> tuple[dict[tuple[str, str], list[Row]], Counter[str]]:
+    """The rows of each model and version, and how many records were refused, by code."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    refused: Counter[str] = Counter()
+    while chunk := list(islice(records, ROWS_AT_ONCE)):
+        events = inbound.decode(batch_of(chunk), limits, max_future_ms)
+        refused.update(fault.code for _, fault in events.malformed)
+        names = zip(events.model_ids, events.model_versions, strict=True)
+        for place, name in enumerate(names):
+            found.setdefault(name, []).append(_row(events, place))
+    return found, refused
+
+
+def records_of(paths: Sequence[str], given: files.FileFormat) -> Iterator[Record]:
+    """The rows of some files, one file after the other."""
+    progress = files.Progress()
+    for partition, path in enumerate(paths):
+        yield from files.records(path, "predictions", partition, progress, given=given)
+
+
+def batch_of(records: Sequence[Record]) -> Batch:
+    """Records as the columns of one batch."""
+    first = records[0]
+    return Batch(
+        first.topic,
+        first.partition,
+        [record.offset for record in records],
+        [record.timestamp_ms for record in records],
+        [record.key for record in records],
+        [record.value for record in records],
+        [record.headers or None for record in records],
+    )
+
+
+def _row(events: Events, place: int) -> Row:
+    return Row(
+        prediction_id=events.prediction_ids[place],
+        time_ms=int(events.time_ms[place]),
+        features=values_of(events.features[place], events.values[place]),
+        label=events.label[place],
+        score=_number(events.score[place], bool(events.score_invalid[place])),
+        value=_number(events.value[place], bool(events.value_invalid[place])),
+        latency_ms=_number(events.latency[place], bool(events.latency_invalid[place])),
+        tags=events.tags[place],
+    )
+
+
+def _number(value: np.float64, invalid: bool) -> float | list[object] | None:
+    """As `Row` wants it: a list stands for a value of a wrong type."""
+    if invalid:
+        return []
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,135 @@
+"""`drift validate`: a configuration, or files of records, checked without Kafka."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from msgspec import Struct
+
+from stream.cli.clients import tell
+from stream.cli.options import ConfigFile, FileFormats, Format, Properties, new_app, settings
+from stream.cli.references import ROWS_AT_ONCE
+from stream.config import Config, Invalid
+from stream.wire import inbound
+from stream.wire.record import Batch
+from stream.worker import files
+from stream.worker.ends import Stopped
+
+EXIT_CHECK_FAILED: Final = 1
+
+app = new_app("Check a configuration, or files of records, without Kafka.")
+
+
+class Form(StrEnum):
+    """How to print."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Bad(Struct, frozen=True):
+    """A record that would become a dead letter."""
+
+    file: str
+    line: int
+    code: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} {self.code} {self.detail}"
+
+
+class Tally(Struct):
+    """What was read."""
+
+    rows: int = 0
+    feedback: int = 0
+    codes: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+@app.command()
+def config(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Else DRIFT_CONFIG, else ./drift.toml.")] = None,
+) -> None:
+    """Check a configuration, with what the environment adds; exit code 1 if it cannot be used."""
+    try:
+        loaded = settings(file)
+    except Invalid as invalid:
+        raise Stopped(EXIT_CHECK_FAILED, "invalid", invalid.detail) from None
+    typer.echo(f"valid, config_id {loaded.config_id}")
+
+
+@app.command()
+def records(
+    paths: Annotated[list[str], typer.Argument(metavar="FILE...", help="Predictions; - is standard input.")],
+    file: ConfigFile = None,
+    properties: Properties = None,
+    given: FileFormats = Format.AUTO,
+    max_errors: Annotated[int, typer.Option("--max-errors", min=0, help="Print at most so many.")] = 100,
+    output: Annotated[Form, typer.Option("-o", "--output", help="How to print.")] = Form.TEXT,
+) -> None:
+    """Check records as ingest would: a line `FILE:LINE code detail` for each bad one, exit code 1 if there is any."""
+    loaded = settings(file, properties)
+    tally = Tally()
+    try:
+        for path in paths:
+            for bad in check(path, given.value, loaded.config, tally):
+                if sum(tally.codes.values()) <= max_errors:
+                    typer.echo(msgspec.json.encode(bad) if output is Form.JSON else str(bad))
+    except files.UnreadableFileError as error:
+        raise typer.BadParameter(str(error)) from None
+    summary = f"{tally.rows} records, {sum(tally.codes.values())} bad"
+    if tally.codes:
+        summary += f" ({', '.join(f'{code} {count}' for code, count in sorted(tally.codes.items()))})"
+    tell(summary + (f"; {tally.feedback} with a label were not checked" if tally.feedback else ""))
+    if tally.codes:
+        raise typer.Exit(EXIT_CHECK_FAILED)
+
+
+def check(path: str, given: files.FileFormat, settings_: Config, tally: Tally) -> Iterator[Bad]:
+    """The bad records of one file, in their order; counts as it goes."""
+    numbered = _numbered(path, given)
+    now_ms = time.time_ns() // 1_000_000
+    while chunk := list(islice(numbered, ROWS_AT_ONCE)):
+        lines = [(number, line) for number, line in chunk if not _is_feedback(line)]
+        tally.rows += len(chunk)
+        tally.feedback += len(chunk) - len(lines)
+        n = len(lines)
+        values: list[bytes | None] = [line for _, line in lines]
+        batch = Batch(path, 0, list(range(n)), [now_ms] * n, [None] * n, values, [None] * n)
+        for place, fault in inbound.decode(batch, settings_.limits, settings_.windows.max_future).malformed:
+            tally.codes[fault.code] += 1
+            yield Bad(path, lines[place][0], fault.code, fault.detail)
+
+
+def _numbered(path: str, given: files.FileFormat) -> Iterator[tuple[int, bytes]]:
+    """Rows with their line; of a Parquet file with their number."""
+    kind = files.format_of(path, given)
+    if kind != "jsonl":
+        first = 2 if kind == "csv" else 1  # a CSV begins with its header
+        yield from enumerate(files.rows(path, files.Progress(), given), first)
+        return
+    try:
+        with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as lines:
+            yield from ((number, line.strip()) for number, line in enumerate(lines, 1) if line.strip())
+    except OSError as error:
+        raise files.UnreadableFileError(f"{path}: {error.strerror}") from None
+
+
+def _is_feedback(line: bytes) -> bool:
+    try:
+        return b'"actual"' in line and msgspec.json.decode(line, type=_Head).actual is not None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+class _Head(Struct):
+    actual: msgspec.Raw | None = None
