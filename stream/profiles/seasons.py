@@ -1,0 +1,124 @@
+"""Seasonal slots: what is normal at this hour, as far as the reference has seen enough of it.
+
+    hour_of_week (168 slots) -> hour_of_day_weekend (48) -> hour_of_day (24) -> global (1)
+
+A rung of this ladder is used when each of its slots has enough independent rows; every slot is drawn to the one below
+it, and a window between two slots is compared with both, weighted by time (`statistics.md` 9). Counts are kept by hour
+of the week, 168 of them, from which every rung follows by addition.
+"""
+
+from datetime import datetime, tzinfo
+from itertools import pairwise
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+from msgspec import Struct
+
+Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Rung: TypeAlias = Literal["global", "hour_of_day", "hour_of_day_weekend", "hour_of_week"]
+
+HOURS: Final = 168
+HOUR_MS: Final = 3_600_000
+WEEKEND: Final = 5
+"""Monday is day 0."""
+ROWS_PER_SLOT: Final = 1_000
+"""Independent rows every slot of a rung needs."""
+ROWS_PER_HOUR_OF_WEEK: Final = 5_000
+"""The same for the finest rung, where histograms need more."""
+WEEKS_MIN: Final = 3
+"""Of data behind the finest rung: fewer would take one odd week for a season."""
+PULL: Final = 20
+"""Rows per bin that the parent of a slot counts for."""
+QUARTERS: Final = 4
+"""A window lies between two slots in steps of a quarter, so that clips are solved for few laws."""
+
+_HOUR: Final = np.arange(HOURS)
+SLOTS: Final[dict[Rung, Ints]] = {
+    "global": np.zeros(HOURS, dtype=np.int64),
+    "hour_of_day": _HOUR % 24,
+    "hour_of_day_weekend": _HOUR % 24 + 24 * (_HOUR // 24 >= WEEKEND),
+    "hour_of_week": _HOUR,
+}
+"""The slot of each hour of the week (0: Monday, midnight to one), rung by rung from the bottom."""
+LADDER: Final[tuple[Rung, ...]] = tuple(SLOTS)
+
+
+class Moment(Struct, frozen=True):
+    """Where a window lies between the middles of two hours of the week."""
+
+    hour: int
+    next_hour: int
+    weight: float
+    """Of the next hour: 0, 1/4, 1/2, 3/4 or 1."""
+
+
+def hour_of_week(time_ms: int, zone: tzinfo) -> float:
+    """Hours since Monday midnight on the clocks of a zone, 0 to below 168."""
+    local = datetime.fromtimestamp(time_ms // 1000, zone)
+    return local.weekday() * 24 + local.hour + local.minute / 60 + local.second / 3600
+
+
+def moment(centre_ms: int, zone: tzinfo) -> Moment:
+    """The two hours between whose middles the centre of a window lies, neighbours in real time."""
+    behind = hour_of_week(centre_ms - HOUR_MS // 2, zone)
+    ahead = hour_of_week(centre_ms + HOUR_MS // 2, zone)
+    return Moment(int(behind), int(ahead), round(behind % 1 * QUARTERS) / QUARTERS)
+
+
+def rung_of(rows: Floats, weeks: float) -> Rung:
+    """The highest rung that qualifies, given the independent rows m' of each hour of the week [168]."""
+    enough: dict[Rung, bool] = {
+        "hour_of_week": weeks >= WEEKS_MIN and bool(rows.min() >= ROWS_PER_HOUR_OF_WEEK),
+        "hour_of_day_weekend": _all_seen_have_enough(rows),
+        "hour_of_day": bool(_by_slot(rows, "hour_of_day").min() >= ROWS_PER_SLOT),
+    }
+    return next((rung for rung, fits in enough.items() if fits), "global")
+
+
+def laws(counts: Ints, bins: Ints, rung: Rung) -> Floats:
+    """p of every slot of a rung: [168, N, B] counts by hour of the week, `bins` [N] in use -> [slots, N, B].
+
+    Each slot is drawn to its parent, the slot of the rung below, as if that counted 20 rows per bin.
+    """
+    used = np.arange(counts.shape[2]) < bins[:, None]
+    total = counts.sum(0)
+    whole = np.where(used, total + 0.5, 0.0)
+    p = (whole / whole.sum(-1, keepdims=True))[None]
+    for below, above in pairwise(LADDER[: LADDER.index(rung) + 1]):
+        own = _by_slot(counts, above)
+        parent = np.empty(len(own), dtype=np.int64)
+        parent[SLOTS[above]] = SLOTS[below]
+        pull = PULL * bins[:, None]
+        p = (own + pull * p[parent]) / (own.sum(-1, keepdims=True) + pull)
+    return np.asarray(p)
+
+
+def law_at(slots: Floats, rung: Rung, at: Moment) -> Floats:
+    """p of a window, [N, B], from the laws of all slots."""
+    here, there = slots[SLOTS[rung][at.hour]], slots[SLOTS[rung][at.next_hour]]
+    return np.asarray((1 - at.weight) * here + at.weight * there)
+
+
+def is_unseen(seen_ms: Ints, at: Moment) -> bool:
+    """Whether a window rests on an hour of day, of work days or weekends, that was seen for less than an hour.
+
+    `seen_ms` [168] is the length of the windows with events in each hour of the week. Such a window is not bet on.
+    """
+    seen = _by_slot(seen_ms, "hour_of_day_weekend")[SLOTS["hour_of_day_weekend"]]
+    hours = [hour for hour, weight in ((at.hour, 1 - at.weight), (at.next_hour, at.weight)) if weight > 0]
+    return any(seen[hour] < HOUR_MS for hour in hours)
+
+
+def _all_seen_have_enough(rows: Floats) -> bool:
+    by_slot = _by_slot(rows, "hour_of_day_weekend")
+    seen = by_slot[by_slot > 0]
+    return bool(len(seen) and seen.min() >= ROWS_PER_SLOT)
+
+
+def _by_slot(values: np.ndarray[Any, Any], rung: Rung) -> np.ndarray[Any, Any]:
+    """[168, ...] -> [slots, ...]"""
+    slots = SLOTS[rung]
+    summed = np.zeros((slots.max() + 1, *values.shape[1:]), dtype=values.dtype)
+    np.add.at(summed, slots, values)
+    return summed
