@@ -1,4 +1,4 @@
-"""What people read of a distribution of which only the coarse bins are kept: their borders and names, quantiles, shares.
+"""What people read of a distribution of which only coarse bins are kept: borders, names, quantiles, shares.
 
 Reporting only, as `profiles.describe`.
 """
@@ -26,7 +26,7 @@ def edges(tables: Tables, index: int) -> Floats:
 
 
 def quantiles(edges: Floats, counts: Ints, shares: Sequence[float]) -> list[float | None]:
-    """Quantiles of events of which only the coarse bins are kept, linear inside a bin, an outer one giving its edge; None without events or edges."""
+    """Quantiles, linear inside a bin, an outer one giving its edge; None without events or edges."""
     n = int(counts.sum())
     if not n or not len(edges):
         return [None] * len(shares)
@@ -46,7 +46,7 @@ def category_names(signal: SignalReference) -> list[str]:
 
 
 def names(signal: SignalReference) -> list[str]:
-    """Names of the coarse bins of a categorical or boolean signal: beyond 32 categories the rest shares the last one."""
+    """Names of the coarse bins of a categorical or boolean signal: beyond 32 categories the rest shares one."""
     found = category_names(signal)
     if len(found) <= UNORDERED_BINS:
         return found

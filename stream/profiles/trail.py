@@ -1,8 +1,8 @@
 """Where the windows of the recent past stand in the input: offsets that let anyone read the evidence of an alert again.
 
-A trail remembers which input offsets fell into which windows, finely for the newest and coarsely for older ones: entries of
-2^r windows, at most eight of a size, as the change-point history keeps its counts (`statistics.md` 10.1). At 12 input
-partitions it holds the last 1,016 windows in about 50 entries.
+A trail remembers which input offsets fell into which windows, finely for the newest and coarsely for older ones:
+entries of 2^r windows, at most eight of a size, as the change-point history keeps its counts (`statistics.md` 10.1). It
+holds the last 1,016 windows in about 50 entries.
 """
 
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ def append(trail: Trail, start_ms: int, spans: Iterable[Span]) -> Trail:
 
 
 def since(trail: Trail, start_ms: int) -> tuple[Span, ...]:
-    """The offsets of all windows from `start_ms` on, one span per partition; an entry that straddles it counts whole."""
+    """The offsets of all windows from `start_ms` on, a span per partition; an entry that straddles it counts whole."""
     entries = trail.entries
     later = [index for index, entry in enumerate(entries) if entry.start_ms > start_ms]
     first = max(0, (later[0] if later else len(entries)) - 1)

@@ -1,8 +1,8 @@
 """Ingest: prediction records become partial profiles, samples and dead letters; then it forgets.
 
 What survives a transaction is one number per input partition: its watermark. Events wait, decoded but not yet binned,
-until enough have gathered or the transaction ends, so that arrays are long whatever the size of a poll; since merging is
-exact and the view of the references stands still meanwhile, nothing depends on when they are folded.
+until enough have gathered or the transaction ends, so that arrays are long whatever the size of a poll; since merging
+is exact and the view of the references stands still meanwhile, nothing depends on when they are folded.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from stream.wire import codec, inbound
 from stream.wire.dead_letter import dead_letter
 from stream.wire.features import Columns, FeatureDecoder, values_of
 from stream.wire.inbound import Events, Limits
-from stream.wire.internal import PARTIAL, SAMPLE, Ints, OutlyingRow, Partial, Sample, UnknownFeature
+from stream.wire.internal import PARTIAL, SAMPLE, Ints, Partial, Sample, UnknownFeature
 from stream.wire.record import Batch, Headers, Outgoing
 
 Partition: TypeAlias = tuple[str, int]
@@ -129,13 +129,15 @@ def step(settings: Settings, references: References, state: State, batch: Batch)
 def tick(settings: Settings, state: State, time_ms: int) -> State:
     """The partition is idle at `time_ms`: its watermark rises as if an event of that time had come."""
     risen = time_ms - settings.windows.lateness
-    return state if state.watermark_ms is not None and state.watermark_ms >= risen else replace(state, watermark_ms=risen)
+    return (
+        state if state.watermark_ms is not None and state.watermark_ms >= risen else replace(state, watermark_ms=risen)
+    )
 
 
 def flush(
     settings: Settings, references: References, states: Mapping[Partition, State]
 ) -> tuple[dict[Partition, State], list[Outgoing]]:
-    """The end of a transaction: the states with nothing pending, and what was pending as records, merged over all tasks.
+    """The end of a transaction: the states with nothing pending, and what was pending as records of all tasks merged.
 
     `references` must be the view the steps saw. Records come sorted by model, version, window and reference.
     """
@@ -165,9 +167,7 @@ def pending(states: Mapping[Partition, State]) -> tuple[int, int]:
     return count, size
 
 
-def _too_many_models(
-    settings: Settings, references: References, events: Events
-) -> list[tuple[int, codec.Malformed]]:
+def _too_many_models(settings: Settings, references: References, events: Events) -> list[tuple[int, codec.Malformed]]:
     """Events of model versions the view does not hold, once it holds as many as allowed."""
     known = references.versions()
     if len(known) < settings.limits.models:
@@ -211,9 +211,7 @@ def _folded(settings: Settings, references: References, place: Partition, state:
     )
 
 
-def _by_reference(
-    references: References, group: Group, windows_ms: Ints
-) -> list[tuple[Tables | None, Ints]]:
+def _by_reference(references: References, group: Group, windows_ms: Ints) -> list[tuple[Tables | None, Ints]]:
     """The rows of each reference: event time decides which one was in force when their window began."""
     starts = np.unique(windows_ms).tolist()
     found = {start: references.at(group.model_id, group.model_version, start) for start in starts}
@@ -245,7 +243,9 @@ def _profiled(settings: Settings, tables: Tables, group: Group, some: Waiting) -
     columns = extract.columns(some.events, some.offsets, features)
     rows = extract.rows(tables.layout, columns)
     judged = outliers.score(reader.judge, rows)
-    source = outliers.Source(group.topic, group.partition, lambda row: _trace(some.headers[row]), settings.include_values)
+    source = outliers.Source(
+        group.topic, group.partition, lambda row: _trace(some.headers[row]), settings.include_values
+    )
     return partials + summaries.fold(
         tables.layout,
         group,
@@ -359,9 +359,7 @@ def _trace(headers: Headers | None) -> str | None:
 
 
 def _record(kind: str, piece: Partial | Sample) -> Outgoing:
-    return Outgoing(
-        "profiles", piece.model_id.encode(), codec.encode(piece, kind), (("drift-format", kind.encode()),)
-    )
+    return Outgoing("profiles", piece.model_id.encode(), codec.encode(piece, kind), (("drift-format", kind.encode()),))
 
 
 def _size(part: Partial | Sample) -> int:

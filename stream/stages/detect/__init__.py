@@ -1,51 +1,33 @@
 """Detect: partial profiles become windows, verdicts, and alerts.
 
-Records of one `drift.profiles` partition come in offset order. A watermark record may close windows: those whose end every
-input partition has passed, in the order of their end, model and version. `step` never changes the state it is given:
-whoever holds the old one can go back to it.
+Records of one `drift.profiles` partition come in offset order. A watermark record may close windows: those whose end
+every input partition has passed, in the order of their end, model and version. `step` never changes the state it is
+given: whoever holds the old one can go back to it.
 """
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from stream.detectors import Reason
-from stream.profiles import cuts, learning, summaries, trail, windows
-from stream.profiles.reference import References, Tables, reference_key
-from stream.profiles.summaries import Dense
-from stream.stages.detect import tell, watch
-from stream.stages.detect.plan import plan
+from stream.profiles import summaries, windows
+from stream.profiles.reference import References
+from stream.stages.detect.close import Closing, Name, close
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import STATE_VERSION, Open, State, Version
-from stream.stages.detect.tell import Closed
 from stream.wire import codec
 from stream.wire.codec import Malformed
-from stream.wire.internal import (
-    END_OF_TIME_MS,
-    PARTIAL,
-    SAMPLE,
-    WATERMARKS,
-    Partial,
-    Reference,
-    Sample,
-    Span,
-    Watermarks,
-)
+from stream.wire.internal import END_OF_TIME_MS, PARTIAL, SAMPLE, WATERMARKS, Partial, Sample, Watermarks
 from stream.wire.record import Outgoing, Record
 
 __all__ = ["STATE_VERSION", "Settings", "State", "decode", "digest", "encode", "start", "step", "waits_for"]
 
-Name: TypeAlias = tuple[str, str]
-"""Model id and version."""
 T = TypeVar("T", bound=Struct)
 
 CLOSED_PER_RECORD: Final = 1000
-"""Segments of windows closed for one input record at most; the rest with the next, so that transactions stay bounded."""
-REFERENCE_DELAY_WINDOWS: Final = 2
-"""A learned reference comes into force this many windows ahead, so that ingest has heard of it by then."""
+"""Windows of a segment closed for one input record at most; the rest with the next: transactions stay bounded."""
 _SNAPSHOT: Final = f"detect/{STATE_VERSION}"
 
 
@@ -109,7 +91,7 @@ def _opened(record: Record, shape: type[T], kind: str) -> T:
     found = codec.decode(record.value or b"", shape, kind)
     if isinstance(found, Malformed):
         where = f"{record.topic}[{record.partition}] offset {record.offset}"
-        raise ValueError(f"{where}: {found.code}: {found.detail}")
+        raise ValueError(f"{where}: {found.code}: {found.detail}")  # noqa: TRY004 - bytes, not types, are wrong
     return found
 
 
@@ -153,7 +135,8 @@ def _closed_windows(settings: Settings, references: References, state: State) ->
     room = CLOSED_PER_RECORD
     while watermark_ms is not None and room > 0 and (due := _due(settings, state, watermark_ms)):
         for name in due:
-            version, records = _close(settings, references, name, state.versions[name])
+            closing = Closing(settings, references, name, state.versions[name].next_ms)
+            version, records = close(closing, state.versions[name])
             outgoing += records
             room -= len(version.segments)
             if version.forgotten(settings.alerts.retire_after):
@@ -178,155 +161,6 @@ def _due(settings: Settings, state: State, watermark_ms: int) -> list[Name]:
     }
     first = min(starts.values(), default=None)
     return sorted(name for name, start_ms in starts.items() if start_ms == first)
-
-
-def _close(
-    settings: Settings, references: References, name: Name, version: Version
-) -> tuple[Version, list[Outgoing]]:
-    """One window of one model version."""
-    start_ms, end_ms = version.next_ms, version.next_ms + settings.windows.size
-    window = version.open.get(start_ms, Open())
-    spans = [span for partial in window.partials.values() for span in partial.spans]
-    spans += window.sample.spans if window.sample else []
-    version = replace(
-        version,
-        watched=True,
-        next_ms=end_ms,
-        seen_ms=end_ms if spans else version.seen_ms,
-        trail=trail.append(version.trail, start_ms, spans),
-        open={other: one for other, one in version.open.items() if other != start_ms},
-    )
-    found = [references.by_id(reference_id) for reference_id in window.partials]
-    present = sorted((tables for tables in found if tables is not None), key=_in_force_last)
-    sampled = window.sample is not None and window.sample.rows > 0
-    if window.sample is not None and sampled and not present:
-        return _sampled(settings, name, version, window.sample, end_ms)
-    tables = present[-1] if present else references.by_id(version.reference_id or "")
-    if tables is None:
-        return version, []
-    partial = window.partials.get(tables.reference.reference_id)
-    profile = summaries.dense(
-        partial or summaries.empty(summaries.Group(*name, "", 0), tables.reference.reference_id, start_ms),
-        len(tables.segments),
-        tables.layout.columns,
-        len(tables.layout.numeric),
-    )
-    version, records = _under(settings, references, name, version, tables, start_ms, profile, spans)
-    mixed = len(present) + sampled > 1
-    version, learned = _counted(settings, version, tables, start_ms, profile) if not mixed else (version, [])
-    version, told = _judged(settings, name, version, tables, partial, start_ms, profile, mixed=mixed)
-    return version, [*records, *learned, *told]
-
-
-def _judged(
-    settings: Settings,
-    name: Name,
-    version: Version,
-    tables: Tables,
-    partial: Partial | None,
-    start_ms: int,
-    profile: Dense,
-    *,
-    mixed: bool,
-) -> tuple[Version, list[Outgoing]]:
-    """A window through detectors, alerts and readings. One that mixes references says so and judges nothing."""
-    before = version.watch
-    if before is None:
-        raise ValueError("a version is judged under a reference only")
-    own = plan(settings, tables, before.serving)
-    after, judged = (before, None) if mixed else watch.update(settings, own, before, start_ms, profile)
-    window = Closed(settings, *name, own, start_ms, profile, judged, Reason.REFERENCE_CHANGED)
-    rows, alerts = tell.alerts(window, version, after)
-    records = [
-        *alerts,
-        *tell.outlier_notices(window, partial.worst if partial is not None else ()),
-        *tell.readings(window, tell.alert_ids(window, rows)),
-    ]
-    return replace(version, watch=tell.settled(window, version, after, rows), alerts=rows), records
-
-
-def _under(
-    settings: Settings,
-    references: References,
-    name: Name,
-    version: Version,
-    tables: Tables,
-    start_ms: int,
-    profile: Dense,
-    spans: Sequence[Span],
-) -> tuple[Version, list[Outgoing]]:
-    """The version under the reference of this window. A new one resolves what is open, and all detectors begin anew."""
-    if version.watch is not None and version.reference_id == tables.reference.reference_id:
-        return version, []
-    rows, records = version.alerts, list[Outgoing]()
-    old = references.by_id(version.reference_id or "")
-    if version.watch is not None and old is not None:
-        empty = summaries.dense(
-            summaries.empty(summaries.Group(*name, "", 0), old.reference.reference_id, start_ms),
-            len(old.segments),
-            old.layout.columns,
-            len(old.layout.numeric),
-        )
-        last = Closed(settings, *name, plan(settings, old, version.watch.serving), start_ms, empty, None, Reason.NONE)
-        rows, records = tell.alerts(last, version, version.watch, new_reference=True)
-    began: dict[tuple[str, int], int] = {}
-    for span in spans:
-        where = (span.topic, span.partition)
-        began[where] = min(began.get(where, span.first_offset), span.first_offset)
-    fresh = watch.start(settings, plan(settings, tables, None), start_ms, began)
-    version = replace(
-        version, reference_id=tables.reference.reference_id, segments=tables.segments, watch=fresh, alerts=rows
-    )
-    return version, records
-
-
-def _sampled(
-    settings: Settings, name: Name, version: Version, sample: Sample, end_ms: int
-) -> tuple[Version, list[Outgoing]]:
-    """A window without a reference: its rows help to make one."""
-    wanted = cuts.Plan(*name, settings.windows.size, settings.declared.get(name[0], cuts.Declared()))
-    state, found = learning.sampled(
-        version.learning or learning.State(),
-        settings.learn,
-        wanted,
-        sample,
-        end_ms=end_ms,
-        effective_from_ms=_effective_from(settings, end_ms),
-    )
-    return replace(version, learning=state), _published(found)
-
-
-def _counted(
-    settings: Settings, version: Version, tables: Tables, start_ms: int, profile: Dense
-) -> tuple[Version, list[Outgoing]]:
-    """A window under a provisional reference: its counts complete it."""
-    provisional = tables.reference
-    if provisional.complete:
-        return replace(version, learning=None), []
-    state = version.learning
-    if state is None or state.provisional is None or state.provisional.reference_id != provisional.reference_id:
-        state = learning.State(provisional=provisional, counts=learning.no_counts(tables))
-    if profile.rows[0]:
-        effective_from_ms = _effective_from(settings, start_ms + settings.windows.size)
-        state, found = learning.counted(
-            state, settings.learn, tables, start_ms, profile, effective_from_ms=effective_from_ms
-        )
-        return replace(version, learning=state), _published(found)
-    return replace(version, learning=state), []
-
-
-def _effective_from(settings: Settings, end_ms: int) -> int:
-    return end_ms + REFERENCE_DELAY_WINDOWS * settings.windows.size
-
-
-def _published(reference: Reference | None) -> list[Outgoing]:
-    if reference is None:
-        return []
-    return [Outgoing("references", reference_key(reference), codec.encode_reference(reference))]
-
-
-def _in_force_last(tables: Tables) -> tuple[int, str]:
-    return codec.parse_time(tables.reference.effective_from) or 0, tables.reference.reference_id
 
 
 def _chained(digest: int, outgoing: Sequence[Outgoing]) -> int:

@@ -15,7 +15,7 @@ Group: TypeAlias = tuple[int, GroupKind]
 """Index of a segment, and a kind."""
 KINDS: Final[tuple[GroupKind, ...]] = ("data_drift", "prediction_drift")
 TESTS_PER_SIGNAL: Final = 3
-"""ADWIN on u and on its spread, Page-Hinkley on u: their notices cost one more budget together (`statistics.md` 8.2)."""
+"""ADWIN on u and its spread, Page-Hinkley on u: their notices cost one more budget together (`statistics.md` 8.2)."""
 
 
 class Serving(Struct, frozen=True, eq=False):
@@ -41,7 +41,7 @@ class Series(Struct, frozen=True, eq=False):
     reason: Codes
 
     def spread(self, matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """[G, S] -> [G * N]"""
+        """From [G, S] to [G * N]."""
         return matrix[:, self.signals].reshape(-1)
 
     def of(self, segment: int, signals: Ints) -> Ints:
@@ -102,7 +102,7 @@ def plan(settings: Settings, tables: Tables, serving: Serving | None) -> Plan:
 
 
 def kind_of(signal: str) -> GroupKind:
-    """Which group a signal belongs to: the inputs and the distance of their normal scores, or what the model answers."""
+    """Which group a signal belongs to: the inputs and the distance of the row, or what the model answers."""
     return "data_drift" if signal.startswith("feature:") or signal == "row:distance" else "prediction_drift"
 
 

@@ -91,7 +91,7 @@ class Watch(Struct, frozen=True, eq=False):
     earlier: dict[tuple[int, int], Floats] = field(default_factory=dict)
     """[J, B] laws of closed episodes, by segment and signal."""
     anew: dict[Group, int] = field(default_factory=dict)
-    """Start of the window in which the signals of a group came back, by segment and kind: what was before is history."""
+    """Start of the window in which the signals of a group came back, by group: what was before is history."""
     resets: dict[Group, dict[tuple[str, int], int]] = field(default_factory=dict)
     """Offsets at which the evidence of a group last began from nothing, by segment and kind; else `began`."""
     began: dict[tuple[str, int], int] = field(default_factory=dict)

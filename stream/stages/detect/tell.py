@@ -119,9 +119,7 @@ def alerts(
     return rows, records
 
 
-def alert_ids(
-    window: Closed, rows: Mapping[tuple[str, str], lifecycle.Row]
-) -> dict[Group, str]:
+def alert_ids(window: Closed, rows: Mapping[tuple[str, str], lifecycle.Row]) -> dict[Group, str]:
     """The alert of each group that is firing."""
     found: dict[Group, str] = {}
     for segment, name in enumerate(window.tables.segments):
@@ -133,9 +131,7 @@ def alert_ids(
     return found
 
 
-def settled(
-    window: Closed, version: Version, watch: Watch, rows: Mapping[tuple[str, str], lifecycle.Row]
-) -> Watch:
+def settled(window: Closed, version: Version, watch: Watch, rows: Mapping[tuple[str, str], lifecycle.Row]) -> Watch:
     """The detectors' state after the telling: ended episodes are kept while their alert fires, evidence began anew."""
     if window.judged is None:
         return watch
@@ -175,7 +171,7 @@ def _nothing(row: lifecycle.Row, condition: lifecycle.Condition) -> bool:
     return quiet and not (condition.alarm or condition.detections or row.detections)
 
 
-def _condition(
+def _condition(  # noqa: PLR0913 - private, all an alert is made of
     window: Closed,
     version: Version,
     watch: Watch,
@@ -295,12 +291,11 @@ def _detections(window: Closed) -> dict[Group, tuple[SignalEntry, ...]]:
     return {group: tuple(entries) for group, entries in found.items()}
 
 
-def _detection(
+def _detection(  # noqa: PLR0913 - private, all an alert is made of
     window: Closed, segment: int, signal: int, detector: str, measure: str, verdicts: Verdicts, row: int
 ) -> SignalEntry:
     tables, changes = window.tables, verdicts.changes
-    family, place = _family(tables, signal)
-    own = reference.coarse(tables, window.profile.counts)[0][segment, place]
+    own = reference.coarse(tables, window.profile.counts)[0][segment, _family(tables, signal)[1]]
     rise = 0.0 if changes is None else float(changes.after[row] - changes.before[row])
     return evidence.entry(
         tables.layout.names[signal],
@@ -333,7 +328,9 @@ def _before(tables: Tables, segment: int, signal: int) -> Description:
     return _shares(found, counts, coarse.category_names(found))
 
 
-def _after(window: Closed, watch: Watch, segment: int, signal: int, counts: Ints, from_ms: int) -> Description:
+def _after(  # noqa: PLR0913 - private, all an alert is made of
+    window: Closed, watch: Watch, segment: int, signal: int, counts: Ints, from_ms: int
+) -> Description:
     """What a signal is since a change point: exact moments, quantiles of the coarse bins."""
     tables = window.tables
     found = tables.reference.signals[tables.layout.names[signal]]

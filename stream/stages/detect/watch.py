@@ -33,13 +33,12 @@ from stream.stages.detect.plan import KINDS, TESTS_PER_SIGNAL, Group, Plan, Seri
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import Calibration, Episode, Laws, Pair, Watch
 
-
 ORDERED: Final = 0
 UNORDERED: Final = 1
 """Places of the two families in every pair."""
 
 LISTING_WINDOWS: Final = 10
-"""Windows after an alarm in which the evidence against the old law runs on, to complete the list of what moved (8.4)."""
+"""Windows after an alarm in which the evidence against the old law runs on, to complete the list (8.4)."""
 CALIBRATION_WINDOWS: Final = 100
 """Live windows with events from which a reference built without serving times learns its overdispersion (2.8)."""
 
@@ -221,23 +220,31 @@ def _groups(
             if budget.ln_group(ln_m[segment, members], weights) >= plan.ln_group[kind][segment]:
                 alarms.add((segment, kind))
                 watch = _opened(settings, plan, watch, window, (segment, kind))
-    for group, one in was_open.items():
-        one, verdicts, alarm = _open_step(settings, plan, one, window, group)
-        _overlay(plan, levels, group, one, verdicts)
-        back_ms = _back_since(plan, watch, window, group, one) if alarm else None
+    for group, before in was_open.items():
+        now, verdicts, alarm = _open_step(settings, plan, before, window, group)
+        _overlay(plan, levels, group, now, verdicts)
+        back_ms = _back_since(plan, watch, window, group, now) if alarm else None
         if back_ms is not None:
-            returns[group] = one
-            watch = _closed(plan, watch, group, one, back_ms)
+            returns[group] = now
+            watch = _closed(plan, watch, group, now, back_ms)
             continue
         if alarm:
             alarms.add(group)
-            one = _moved_on(settings, plan, watch, window, group, one)
-        elif one.windows <= LISTING_WINDOWS:
-            one = _listed_more(settings, plan, watch, window, group, one)
-            if one.windows == LISTING_WINDOWS:
-                watch = _reset_quiet(plan, watch, group)
-        watch = replace(watch, episodes={**watch.episodes, group: _shaped(plan, watch, group, one)})
+        watch = _gone_on(settings, plan, watch, window, group, now, alarm=alarm)
     return watch, frozenset(alarms), returns, levels
+
+
+def _gone_on(  # noqa: PLR0913 - private, an episode and its window
+    settings: Settings, plan: Plan, watch: Watch, window: Window, group: Group, one: Episode, *, alarm: bool
+) -> Watch:
+    """An episode that stays open: around yet another law, or with more signals listed."""
+    if alarm:
+        one = _moved_on(settings, plan, watch, window, group, one)
+    elif one.windows <= LISTING_WINDOWS:
+        one = _listed_more(settings, plan, watch, window, group, one)
+        if one.windows == LISTING_WINDOWS:
+            watch = _reset_quiet(plan, watch, group)
+    return replace(watch, episodes={**watch.episodes, group: _shaped(plan, watch, group, one)})
 
 
 def _opened(settings: Settings, plan: Plan, watch: Watch, window: Window, group: Group) -> Watch:
@@ -248,7 +255,7 @@ def _opened(settings: Settings, plan: Plan, watch: Watch, window: Window, group:
     return replace(watch, episodes={**watch.episodes, group: one})
 
 
-def _anew(  # noqa: PLR0913 - private
+def _anew(  # noqa: PLR0913 - private, an episode and its window
     settings: Settings,
     plan: Plan,
     watch: Watch,
@@ -326,7 +333,9 @@ def _back_since(plan: Plan, watch: Watch, window: Window, group: Group, one: Epi
     return since_ms
 
 
-def _moved_on(settings: Settings, plan: Plan, watch: Watch, window: Window, group: Group, one: Episode) -> Episode:
+def _moved_on(  # noqa: PLR0913 - private, an episode and its window
+    settings: Settings, plan: Plan, watch: Watch, window: Window, group: Group, one: Episode
+) -> Episode:
     """The law moved again, and not home: the episode goes on around yet another one."""
     points = {signal: _point_from(plan, watch, window, group, signal, one) for signal in one.moved}
     again = _anew(settings, plan, watch, window, group, one.moved, points)
@@ -335,7 +344,9 @@ def _moved_on(settings: Settings, plan: Plan, watch: Watch, window: Window, grou
     )
 
 
-def _listed_more(settings: Settings, plan: Plan, watch: Watch, window: Window, group: Group, one: Episode) -> Episode:
+def _listed_more(  # noqa: PLR0913 - private, an episode and its window
+    settings: Settings, plan: Plan, watch: Watch, window: Window, group: Group, one: Episode
+) -> Episode:
     """Signals whose evidence came after the alarm; their laws are estimated like those of the others."""
     found, proven = listing(plan, watch, group)
     if not proven or (one.proven and not set(found) - set(one.moved)):
@@ -410,7 +421,7 @@ def _point(plan: Plan, watch: Watch, window: Window, group: Group, signal: int) 
     return _located(watch, window, place, place.series.law.p[place.index], rows=rows, from_ms=from_ms)
 
 
-def _point_from(
+def _point_from(  # noqa: PLR0913 - private, an episode and its window
     plan: Plan, watch: Watch, window: Window, group: Group, signal: int, one: Episode
 ) -> locate.ChangePoint:
     """Since when a listed series has left the law of its episode."""
@@ -418,7 +429,7 @@ def _point_from(
     return _located(watch, window, _place(plan, group, signal), law, rows=0.0, from_ms=one.points[signal].at_ms)
 
 
-def _located(
+def _located(  # noqa: PLR0913 - private, an episode and its window
     watch: Watch, window: Window, place: "Place", p: Floats, *, rows: float, from_ms: int
 ) -> locate.ChangePoint:
     history, phi = _histories(watch)[place.family], float(place.series.phi[place.index])

@@ -1,0 +1,175 @@
+"""One closed window of one model version: it is learned from, judged, and told.
+
+The reference of the newest partial profile judges the window. Another one than before resolves what is open, and all
+detectors begin anew; a window that mixes references, or bins with samples, judges nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from stream.detectors import Reason
+from stream.profiles import cuts, learning, summaries, trail
+from stream.profiles.reference import References, Tables, reference_key
+from stream.profiles.summaries import Dense
+from stream.stages.detect import tell, watch
+from stream.stages.detect.plan import plan
+from stream.stages.detect.settings import Settings
+from stream.stages.detect.state import Open, Version
+from stream.stages.detect.tell import Closed
+from stream.wire import codec
+from stream.wire.internal import Partial, Reference, Sample, Span
+from stream.wire.record import Outgoing
+
+Name: TypeAlias = tuple[str, str]
+"""Model id and version."""
+Told: TypeAlias = tuple[Version, list[Outgoing]]
+
+REFERENCE_DELAY_WINDOWS: Final = 2
+"""A learned reference comes into force this many windows ahead, so that ingest has heard of it by then."""
+
+
+class Closing(Struct, frozen=True, eq=False):
+    """Which window is closed, and all that does not depend on its content."""
+
+    settings: Settings
+    references: References
+    name: Name
+    start_ms: int
+
+    @property
+    def end_ms(self) -> int:
+        """When it ended."""
+        return self.start_ms + self.settings.windows.size
+
+    @property
+    def effective_from_ms(self) -> int:
+        """From when on a reference learned from it is in force."""
+        return self.end_ms + REFERENCE_DELAY_WINDOWS * self.settings.windows.size
+
+
+def close(closing: Closing, version: Version) -> Told:
+    """The version after its next window, and what is published of it."""
+    window = version.open.get(closing.start_ms, Open())
+    spans = [span for partial in window.partials.values() for span in partial.spans]
+    spans += window.sample.spans if window.sample else []
+    version = replace(
+        version,
+        watched=True,
+        next_ms=closing.end_ms,
+        seen_ms=closing.end_ms if spans else version.seen_ms,
+        trail=trail.append(version.trail, closing.start_ms, spans),
+        open={other: one for other, one in version.open.items() if other != closing.start_ms},
+    )
+    found = [closing.references.by_id(reference_id) for reference_id in window.partials]
+    present = sorted((tables for tables in found if tables is not None), key=_in_force_last)
+    sampled = window.sample is not None and window.sample.rows > 0
+    if window.sample is not None and sampled and not present:
+        return _sampled(closing, version, window.sample)
+    tables = present[-1] if present else closing.references.by_id(version.reference_id or "")
+    if tables is None:
+        return version, []
+    partial = window.partials.get(tables.reference.reference_id)
+    version, records = _under(closing, version, tables, spans)
+    profile = _dense(tables, partial)
+    if len(present) + sampled > 1:
+        version, told = _judged(closing, version, tables, profile, partial, mixed=True)
+        return version, records + told
+    version, learned = _counted(closing, version, tables, profile)
+    version, told = _judged(closing, version, tables, profile, partial, mixed=False)
+    return version, records + learned + told
+
+
+def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
+    closing: Closing, version: Version, tables: Tables, profile: Dense, partial: Partial | None, *, mixed: bool
+) -> Told:
+    """A window through detectors, alerts and readings. One that mixes references says so and judges nothing."""
+    before = version.watch
+    if before is None:
+        raise ValueError("a window is judged under a reference only")
+    settings, start_ms = closing.settings, closing.start_ms
+    own = plan(settings, tables, before.serving)
+    after, judged = (before, None) if mixed else watch.update(settings, own, before, start_ms, profile)
+    window = Closed(settings, *closing.name, own, start_ms, profile, judged, Reason.REFERENCE_CHANGED)
+    rows, alerts = tell.alerts(window, version, after)
+    records = [
+        *alerts,
+        *tell.outlier_notices(window, partial.worst if partial is not None else ()),
+        *tell.readings(window, tell.alert_ids(window, rows)),
+    ]
+    return replace(version, watch=tell.settled(window, version, after, rows), alerts=rows), records
+
+
+def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[Span]) -> Told:
+    """The version under the reference of this window."""
+    reference_id = tables.reference.reference_id
+    if version.watch is not None and version.reference_id == reference_id:
+        return version, []
+    rows, records = version.alerts, list[Outgoing]()
+    old = closing.references.by_id(version.reference_id or "")
+    if version.watch is not None and old is not None:
+        own = plan(closing.settings, old, version.watch.serving)
+        last = Closed(closing.settings, *closing.name, own, closing.start_ms, _dense(old, None), None)
+        rows, records = tell.alerts(last, version, version.watch, new_reference=True)
+    began: dict[tuple[str, int], int] = {}
+    for span in spans:
+        where = (span.topic, span.partition)
+        began[where] = min(began.get(where, span.first_offset), span.first_offset)
+    fresh = watch.start(closing.settings, plan(closing.settings, tables, None), closing.start_ms, began)
+    version = replace(version, reference_id=reference_id, segments=tables.segments, watch=fresh, alerts=rows)
+    return version, records
+
+
+def _sampled(closing: Closing, version: Version, sample: Sample) -> Told:
+    """A window without a reference: its rows help to make one."""
+    settings = closing.settings
+    declared = settings.declared.get(closing.name[0], cuts.Declared())
+    state, found = learning.sampled(
+        version.learning or learning.State(),
+        settings.learn,
+        cuts.Plan(*closing.name, settings.windows.size, declared),
+        sample,
+        end_ms=closing.end_ms,
+        effective_from_ms=closing.effective_from_ms,
+    )
+    return replace(version, learning=state), _published(found)
+
+
+def _counted(closing: Closing, version: Version, tables: Tables, profile: Dense) -> Told:
+    """A window under a provisional reference: its counts complete it."""
+    provisional = tables.reference
+    if provisional.complete:
+        return replace(version, learning=None), []
+    state = version.learning
+    if state is None or state.provisional is None or state.provisional.reference_id != provisional.reference_id:
+        state = learning.State(provisional=provisional, counts=learning.no_counts(tables))
+    if not profile.rows[0]:
+        return replace(version, learning=state), []
+    state, found = learning.counted(
+        state,
+        closing.settings.learn,
+        tables,
+        closing.start_ms,
+        profile,
+        effective_from_ms=closing.effective_from_ms,
+    )
+    return replace(version, learning=state), _published(found)
+
+
+def _dense(tables: Tables, partial: Partial | None) -> Dense:
+    """A profile laid out in full; without a partial profile it is empty."""
+    layout, name = tables.layout, (tables.reference.model_id, tables.reference.model_version)
+    some = partial or summaries.empty(summaries.Group(*name, "", 0), tables.reference.reference_id, 0)
+    return summaries.dense(some, len(tables.segments), layout.columns, len(layout.numeric))
+
+
+def _published(reference: Reference | None) -> list[Outgoing]:
+    if reference is None:
+        return []
+    return [Outgoing("references", reference_key(reference), codec.encode_reference(reference))]
+
+
+def _in_force_last(tables: Tables) -> tuple[int, str]:
+    return codec.parse_time(tables.reference.effective_from) or 0, tables.reference.reference_id
