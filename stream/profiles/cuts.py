@@ -21,6 +21,7 @@ from stream.signals import extract
 from stream.signals.extract import DISTANCE, FEATURE, LABEL, LATENCY, SCORE, VALUE, Columns
 from stream.signals.outliers import HIGHEST, LOWEST
 from stream.wire.codec import hash64, named, rfc3339
+from stream.wire.features import values_of
 from stream.wire.inbound import Events
 from stream.wire.internal import Origin, Reference, RowReference, SignalReference, SignalType
 from stream.wire.lenient import INVALID, Text, category, is_name, label, number
@@ -65,7 +66,7 @@ class Row(Struct, frozen=True):
     score: Any = None
     value: Any = None
     latency_ms: Any = None
-    tags: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, Any] | None = None
 
 
 class Declared(Struct, frozen=True):
@@ -150,7 +151,7 @@ def columns_of(rows: Sequence[Row], schema: Schema) -> Columns:
         latency=latency[0],
         latency_invalid=latency[1],
         label=[label(row.label) for row in rows],
-        tags=[dict(row.tags) for row in rows],
+        tags=[None if row.tags is None else dict(row.tags) for row in rows],
         prediction_ids=[row.prediction_id for row in rows],
         time_ms=np.array([row.time_ms for row in rows], dtype=np.int64),
         offsets=np.arange(n, dtype=np.int64),
@@ -253,8 +254,8 @@ def text_of(value: object) -> Text:
     return INVALID if isinstance(value, float) and not math.isfinite(value) else category(value)
 
 
-def row_of(events: Events, place: int, features: Mapping[str, Any]) -> Row:
-    """One event as a row, with its features (`wire.features.values_of`); what is invalid stays invalid."""
+def row_of(events: Events, place: int) -> Row:
+    """One event as a row; what is invalid stays invalid."""
 
     def measured(values: Floats, invalid: Mask) -> object:
         return INVALID if invalid[place] else None if math.isnan(values[place]) else float(values[place])
@@ -262,12 +263,12 @@ def row_of(events: Events, place: int, features: Mapping[str, Any]) -> Row:
     return Row(
         prediction_id=events.prediction_ids[place],
         time_ms=int(events.time_ms[place]),
-        features=features,
+        features=values_of(events.features[place], events.values[place]),
         label=events.label[place],
         score=measured(events.score, events.score_invalid),
         value=measured(events.value, events.value_invalid),
         latency_ms=measured(events.latency, events.latency_invalid),
-        tags=events.tags[place] or {},
+        tags=events.tags[place] or None,
     )
 
 

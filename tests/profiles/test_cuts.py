@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from worlds import CATEGORICAL, NUMERIC, World
+from worlds import CATEGORICAL, NUMERIC, World, batch_of
 
 from stream.profiles import cuts
 from stream.profiles.cuts import Declared, Plan, Row
 from stream.profiles.reference import compile_tables
 from stream.signals import extract
+from stream.wire import inbound
 from stream.wire.codec import decode_reference, encode_reference, reference_id
 from stream.wire.internal import Reference
 from stream.wire.lenient import INVALID
@@ -125,6 +126,21 @@ def test_a_row_comes_back_from_its_bytes_with_the_same_meaning(
     before, after = (cuts.columns_of([one], schema) for one in (row, back))
     for name in before.__struct_fields__:
         assert np.array_equal(np.array(getattr(before, name)), np.array(getattr(after, name)), equal_nan=name in FLOATS)
+
+
+def test_a_record_becomes_a_row_with_the_same_meaning() -> None:
+    world = World(seed=8)
+    bare = (
+        b'{"prediction_id":"p","model_id":"m","features":{"a":NaN,"b":[1],"c":null,"d":2},"prediction":{"score":"x"}}'
+    )
+    events = inbound.decode(batch_of([*world.records(3), bare]), inbound.Limits(), 0)
+
+    rows = [cuts.decode_row(cuts.encode_row(cuts.row_of(events, place))) for place in range(4)]
+
+    assert rows[:3] == world.rows(3)
+    assert rows[3].features == {"a": [], "b": [], "c": None, "d": 2}
+    assert (rows[3].score, rows[3].value, rows[3].tags) == ([], None, None)
+    assert cuts.columns_of(rows, cuts.Schema([], [], [])).tags[3] is None
 
 
 def test_the_shape_of_a_tail_is_that_of_probability_weighted_moments() -> None:
