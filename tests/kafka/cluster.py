@@ -1,4 +1,4 @@
-"""A real Apache Kafka for the tests: one KRaft node, fetched once with Maven, on free ports, killed and restarted at will.
+"""A real Apache Kafka for the tests: one KRaft node, fetched with Maven, on free ports, killed and restarted at will.
 
     with running(folder) as cluster:
         cluster.create_topics({"predictions": 4})
@@ -28,7 +28,7 @@ HERE: Final = Path(__file__).parent
 CACHE: Final = HERE.parent.parent / ".cache" / "kafka"
 VERSION: Final = os.environ.get("DRIFT_KAFKA_VERSION", "4.2.1")
 PORTS: Final = range(20_000, 32_000)
-"""Below 32768, where the kernel begins to hand out ports to whoever dials out: a restarted broker finds its own free."""
+"""Below 32768, where the kernel begins to hand out ports to dialling clients: a restarted broker finds its own free."""
 DEADLINE_S: Final = 120
 HEAP: Final = ("-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
