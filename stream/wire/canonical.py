@@ -7,8 +7,9 @@ from typing import Any, Final
 import orjson
 
 SAFE_INTEGER: Final = 2**53
-"""Integers beyond it are not the same number in every JSON reader (RFC 7493)."""
+"""Beyond it RFC 8785 knows integers only as the nearest float64: write them as texts."""
 
+_FLOAT_LIMIT: Final = 2**1023
 _PLAIN_BELOW: Final = 21
 _PLAIN_ABOVE: Final = -6
 """Between 10^-6 and 10^21 ECMA-262 writes numbers without an exponent."""
@@ -18,7 +19,7 @@ def canonical_json(value: Any) -> bytes:
     """The canonical form of RFC 8785: keys by UTF-16 code units, numbers as ECMAScript writes them, no spaces.
 
     Two JSON texts with the same meaning have the same canonical form. Raises `ValueError` where RFC 8785 has none: NaN,
-    infinity, integers beyond 2^53, lone surrogates, nesting beyond the interpreter's stack.
+    infinity, lone surrogates, nesting beyond the interpreter's stack.
     """
     parts: list[str] = []
     try:
@@ -64,9 +65,11 @@ def _utf16(key: Any) -> bytes:
 def number_text(value: float) -> str:
     """ECMAScript's Number::toString. Python finds the same shortest digits and only sets the point elsewhere."""
     if isinstance(value, int):
-        if abs(value) > SAFE_INTEGER:
-            raise ValueError("an integer beyond 2^53 is not the same number everywhere")
-        return str(value)
+        if abs(value) <= SAFE_INTEGER:
+            return str(value)
+        if abs(value) >= _FLOAT_LIMIT:
+            raise ValueError("no JSON number is that large")
+        value = float(value)
     if not math.isfinite(value):
         raise ValueError("NaN and infinity have no JSON form")
     if value == 0:

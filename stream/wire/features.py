@@ -62,7 +62,8 @@ class FeatureDecoder:
         self._known = frozenset(self._names)
         self._extras: tuple[str, ...] = ()
         self._plain = self._latest = _shape(self._names, self._kinds, ())
-        self._decode = _decoder(self._plain)
+        # A name that msgspec cannot spell keeps every row on the careful path.
+        self._decode = _decoder(self._plain) if all(map(native.is_plain_name, self._names)) else _refuse
         self._shapes = {self._plain: 0}
         """The shapes whose structs are rows of ours, and how many learned names each has."""
 
@@ -152,12 +153,12 @@ class FeatureDecoder:
         return self._plain(*row), values.keys() - self._known
 
     def _learn(self, names: set[str]) -> None:
-        extras = (*self._extras, *sorted(names.difference(self._extras)))
+        extras = (*self._extras, *sorted(filter(native.is_plain_name, names.difference(self._extras))))
         if len(extras) <= _EXTRAS_MAX:
             self._extras = extras
             self._latest = _shape(self._names, self._kinds, extras)
             self._shapes[self._latest] = len(extras)
-            self._decode = _decoder(self._latest)
+            self._decode = self._decode if self._decode is _refuse else _decoder(self._latest)
 
     def _count_extras(self, rows: Sequence[Struct], unknown: dict[str, int]) -> None:
         """Counts the unknown features that the fast path passed over."""
@@ -202,8 +203,12 @@ _REFUSALS: Final = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
 @lru_cache(maxsize=256)
 def _shape(names: tuple[str, ...], kinds: tuple[Any, ...], extras: tuple[str, ...]) -> type[Struct]:
     fields: list[Any] = [(f"f{place}", kind, None) for place, kind in enumerate(kinds + (Raw,) * len(extras))]
-    rename = {f"f{place}": name for place, name in enumerate(names + extras)}
+    rename = {f"f{place}": name for place, name in enumerate(names + extras) if native.is_plain_name(name)}
     return defstruct("Features", fields, rename=rename, gc=False, forbid_unknown_fields=True)
+
+
+def _refuse(_: Any) -> Any:
+    raise ValueError
 
 
 def _decoder(shape: type[Struct]) -> Callable[[Any], Any]:

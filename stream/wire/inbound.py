@@ -259,7 +259,7 @@ def _fast(task: _Task, values: Sequence[Any]) -> _Found:
             place = len(found.rows)
         else:
             break
-        names = _second_try(task, values[place], extras, found)
+        names = set(filter(native.is_plain_name, _second_try(task, values[place], extras, found)))
         misses += place < guessed_until
         learns = not names <= set(extras) and lessons < _LESSONS_MAX and len(names | set(extras)) <= _EXTRAS_MAX
         gives_up = guess is not None and misses > _MISSES_MIN and misses * _MISSES_RATIO > place

@@ -4,6 +4,7 @@ The careful path is the meaning. The fast path is taken where it is sure to say 
 exception of msgspec's: one typed parse in C, in which `features` stay bytes until their reference is known.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
@@ -84,6 +85,14 @@ def fast_decoder(extras: tuple[str, ...] = (), guess: Guess | None = None) -> Ca
         "Envelope", fields, bases=(Envelope,), rename=rename, gc=False, kw_only=True, forbid_unknown_fields=True
     )
     return msgspec.json.Decoder(shape).decode
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a field name can be written in JSON without an escape: those that msgspec takes in a struct."""
+    return _ESCAPED.search(name) is None
+
+
+_ESCAPED: Final = re.compile(r'["\\\x00-\x1f]')
 
 
 def lets_pass(shape: type[Struct]) -> bool:
