@@ -5,15 +5,13 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import typer
 
-from stream.profiles.cuts import Row
+from stream.profiles.cuts import Row, row_of
 from stream.profiles.reference import reference_key
 from stream.wire import codec, inbound
 from stream.wire.codec import Malformed
-from stream.wire.features import values_of
-from stream.wire.inbound import Events, Limits
+from stream.wire.inbound import Limits
 from stream.wire.internal import Reference
 from stream.wire.record import Batch, Outgoing, Record
 from stream.worker import files
@@ -49,7 +47,7 @@ def training_rows(
         refused.update(fault.code for _, fault in events.malformed)
         names = zip(events.model_ids, events.model_versions, strict=True)
         for place, name in enumerate(names):
-            found.setdefault(name, []).append(_row(events, place))
+            found.setdefault(name, []).append(row_of(events, place))
     return found, refused
 
 
@@ -72,23 +70,3 @@ def batch_of(records: Sequence[Record]) -> Batch:
         [record.value for record in records],
         [record.headers or None for record in records],
     )
-
-
-def _row(events: Events, place: int) -> Row:
-    return Row(
-        prediction_id=events.prediction_ids[place],
-        time_ms=int(events.time_ms[place]),
-        features=values_of(events.features[place], events.values[place]),
-        label=events.label[place],
-        score=_number(events.score[place], bool(events.score_invalid[place])),
-        value=_number(events.value[place], bool(events.value_invalid[place])),
-        latency_ms=_number(events.latency[place], bool(events.latency_invalid[place])),
-        tags=events.tags[place],
-    )
-
-
-def _number(value: np.float64, invalid: bool) -> float | list[object] | None:
-    """As `Row` wants it: a list stands for a value of a wrong type."""
-    if invalid:
-        return []
-    return None if np.isnan(value) else float(value)

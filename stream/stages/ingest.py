@@ -21,7 +21,7 @@ from stream.signals import extract, outliers
 from stream.signals.outliers import Settings as OutlierSettings
 from stream.wire import codec, inbound
 from stream.wire.dead_letter import dead_letter
-from stream.wire.features import Columns, FeatureDecoder, values_of
+from stream.wire.features import Columns, FeatureDecoder
 from stream.wire.inbound import Events, Limits
 from stream.wire.internal import PARTIAL, SAMPLE, Ints, Partial, Sample, UnknownFeature
 from stream.wire.record import Batch, Headers, Outgoing
@@ -281,27 +281,12 @@ def _sampled(settings: Settings, group: Group, some: Waiting) -> list[Sample]:
     events = some.events
     hashes = np.array([codec.hash64(name) for name in events.prediction_ids], dtype=np.uint64)
     return samples + summaries.sample(
-        group, some.windows_ms, some.offsets, hashes, lambda row: _canonical(events, row), settings.sample_rows
-    )
-
-
-def _canonical(events: Events, row: int) -> bytes:
-    """A row as the sample holds it; what was invalid stays invalid."""
-
-    def number(values: Any, invalid: Any) -> Any:
-        return [] if invalid[row] else None if np.isnan(values[row]) else float(values[row])
-
-    return cuts.encode_row(
-        cuts.Row(
-            prediction_id=events.prediction_ids[row],
-            time_ms=int(events.time_ms[row]),
-            features=values_of(events.features[row], events.values[row]),
-            label=events.label[row],
-            score=number(events.score, events.score_invalid),
-            value=number(events.value, events.value_invalid),
-            latency_ms=number(events.latency, events.latency_invalid),
-            tags=events.tags[row],
-        )
+        group,
+        some.windows_ms,
+        some.offsets,
+        hashes,
+        lambda row: cuts.encode_row(cuts.row_of(events, row)),
+        settings.sample_rows,
     )
 
 
