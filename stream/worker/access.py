@@ -25,7 +25,7 @@ def wait_for_broker(
 ) -> None:
     """Return when the broker answers. Stopped with exit code 4 when it refuses us, or at the end of the patience."""
     errors = clients.Errors(Counter())
-    client = AdminClient(clients.common(settings, "admin") | {"error_cb": errors})
+    client = AdminClient(clients.common(settings, "admin") | {"error_cb": errors}, logger=clients.ClientLog(say))
     started = said = time.monotonic()
     while not stopping():
         try:

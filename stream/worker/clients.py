@@ -4,6 +4,7 @@ Each property stands in `reliability.md` 2 with its reason; what a person adds i
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 from confluent_kafka import KafkaError
@@ -60,9 +61,11 @@ SIZES: Final = frozenset(
 
 def common(settings: Settings, slot: str) -> dict[str, Any]:
     """What all clients share."""
+    given = settings.kafka.properties
     return {
-        **settings.kafka.properties,
-        **_unless_set(COMMON, settings),
+        **{name: value for name, value in given.items() if name not in PRODUCER and name not in CONSUMER},
+        **COMMON,
+        **_set(COMMON, settings),
         "bootstrap.servers": settings.kafka.bootstrap_servers,
         "client.id": f"{settings.service.id}.{slot}",
     }
@@ -70,7 +73,7 @@ def common(settings: Settings, slot: str) -> dict[str, Any]:
 
 def producer(settings: Settings, slot: str) -> dict[str, Any]:
     """Of the transactional producer."""
-    own = {**_unless_set(PRODUCER, settings), "transactional.id": f"{settings.service.id}.{slot}"}
+    own = {**PRODUCER, **_set(PRODUCER, settings), "transactional.id": f"{settings.service.id}.{slot}"}
     return common(settings, slot) | own
 
 
@@ -83,7 +86,8 @@ def consumer(settings: Settings, slot: str, *, mock: bool) -> dict[str, Any]:
 def reader(settings: Settings, slot: str, *, mock: bool) -> dict[str, Any]:
     """Of the reader of references and snapshots: the same id, because access is granted to that id, and no member."""
     own = {
-        **_unless_set(CONSUMER, settings),
+        **CONSUMER,
+        **_set(CONSUMER, settings),
         "group.id": settings.service.id,
         # A restore starts by asking where a log begins, and that question waits behind a fetch that waits for records.
         "fetch.wait.max.ms": 50,
@@ -92,9 +96,10 @@ def reader(settings: Settings, slot: str, *, mock: bool) -> dict[str, Any]:
     return common(settings, slot) | own
 
 
-def _unless_set(ours: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def _set(ours: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Sizes among ours that were given another value."""
     given = settings.kafka.properties
-    return {name: value for name, value in ours.items() if name not in SIZES or name not in given}
+    return {name: given[name] for name in ours if name in SIZES and name in given}
 
 
 def judge(error: KafkaError, during: str) -> None:
@@ -120,19 +125,35 @@ def raise_if_denied(error: KafkaError, during: str) -> None:
         raise Stopped(EXIT_ACCESS, error.name().lower(), f"{during}: {error.str()}")
 
 
-class CoordinatorWatch:
-    """A logger for the producer: notices when the connection to the transaction coordinator broke or a request timed out.
+class ClientLog:
+    """A logger for librdkafka: its warnings become lines of our log instead of text of its own on stderr."""
+
+    WARNING: Final = 30
+
+    def __init__(self, say: Callable[..., None]) -> None:
+        self._say = say
+
+    def log(self, level: int, _form: str, facility: str = "", client: str = "", text: str = "", *_rest: Any) -> None:
+        """One line."""
+        if level >= self.WARNING:
+            self._say("client", code=facility, client=client, detail=text)
+
+
+class CoordinatorWatch(ClientLog):
+    """Notices besides when the connection to the transaction coordinator broke or a request to it timed out.
 
     librdkafka repeats an EndTxn silently then, and the first copy may be still on its way (KIP-890 is not in it).
     """
 
     SUSPICIOUS: Final = ("FAIL", "REQTMOUT")
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[..., None]) -> None:
+        super().__init__(say)
         self.tainted = False
 
-    def log(self, _level: int, _form: str, facility: str = "", _name: str = "", text: str = "", *_rest: Any) -> None:
-        """One line of librdkafka."""
+    def log(self, level: int, form: str, facility: str = "", client: str = "", text: str = "", *rest: Any) -> None:
+        """One line."""
+        super().log(level, form, facility, client, text, *rest)
         if facility in self.SUSPICIOUS and "TxnCoordinator" in text:
             self.tainted = True
 

@@ -80,7 +80,14 @@ class KafkaEnds:
     """
 
     def __init__(
-        self, settings: Settings, slot: str, status: Status, watchdog: Watchdog | None = None, *, mock: bool = False
+        self,
+        settings: Settings,
+        slot: str,
+        status: Status,
+        watchdog: Watchdog | None = None,
+        *,
+        mock: bool = False,
+        say: Callable[..., None] = lambda *_args, **_fields: None,
     ) -> None:
         self._settings = settings
         self._slot = slot
@@ -88,9 +95,10 @@ class KafkaEnds:
         self._mock = mock
         self._watchdog = watchdog or Watchdog()
         self._errors = clients.Errors(status.broker_errors)
-        self._coordinator = clients.CoordinatorWatch()
-        self._admin = AdminClient(clients.common(settings, slot) | {"error_cb": self._errors})
-        self._reader = Consumer(clients.reader(settings, slot, mock=mock) | {"error_cb": self._errors})
+        self._coordinator = clients.CoordinatorWatch(say)
+        self._log = clients.ClientLog(say)
+        self._admin = AdminClient(clients.common(settings, slot) | {"error_cb": self._errors}, logger=self._log)
+        self._reader = Consumer(clients.reader(settings, slot, mock=mock) | {"error_cb": self._errors}, logger=self._log)
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._listener: Listener | None = None
@@ -117,7 +125,8 @@ class KafkaEnds:
         self._renew()
         self._consumer = Consumer(
             clients.consumer(self._settings, self._slot, mock=self._mock)
-            | {"error_cb": self._errors, "stats_cb": self._hear_statistics}
+            | {"error_cb": self._errors, "stats_cb": self._hear_statistics},
+            logger=self._log,
         )
         self._consumer.subscribe(
             sorted(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost

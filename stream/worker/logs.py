@@ -12,6 +12,10 @@ from stream.worker.task import Task
 TEXT_MAX: Final = 256
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 LOUD: Final = {
+    "client": "warning",
+    "topic_warning": "warning",
+    "topic_fault": "error",
+    "waiting_for_broker": "warning",
     "aborted": "warning",
     "lost": "warning",
     "snapshot_refused": "warning",

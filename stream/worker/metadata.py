@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
-_SHAPE: Final = re.compile(r"d1;((?:[a-z]=[A-Za-z0-9_.-]*;)*)#([0-9a-f]{8})", re.ASCII)
+_SHAPE: Final = re.compile(r"d1;((?:[a-z]=[^;#]*;)*)#([0-9a-f]{8})")
 
 
 class IngestMark(Struct, frozen=True):
@@ -77,7 +77,7 @@ def _sealed(fields: dict[str, str]) -> str:
 
 
 def _opened(text: str) -> dict[str, str]:
-    if not (found := _SHAPE.match(text)) or int(found[2], 16) != zlib.crc32(f"d1;{found[1]}".encode("ascii")):
+    if not (found := _SHAPE.match(text)) or int(found[2], 16) != zlib.crc32(f"d1;{found[1]}".encode()):
         return {}
     return dict(part.split("=", 1) for part in found[1].split(";")[:-1])
 

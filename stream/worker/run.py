@@ -81,7 +81,7 @@ def run(
     )
     try:
         options = Options(accepted=frozenset(accepted), strict=VARIABLE in os.environ)
-        ends = KafkaEnds(settings, name, status, watchdog)
+        ends = KafkaEnds(settings, name, status, watchdog, say=say)
         loop = Loop(
             ends,
             stages,
@@ -136,7 +136,7 @@ class InProcess:
     ) -> None:
         self.status = Status()
         self.loop = Loop(
-            KafkaEnds(settings, slot, self.status, mock=mock),
+            KafkaEnds(settings, slot, self.status, mock=mock, say=say),
             stages,
             settings,
             options=Options(strict=True),

@@ -225,4 +225,6 @@ def _configs(client: AdminClient, names: Sequence[str]) -> dict[str, dict[str, s
 def admin(settings: Settings, errors: Callable[[KafkaError], None] | None = None) -> AdminClient:
     """A client for questions."""
     quiet: Callable[[KafkaError], None] = errors or (lambda _error: None)
-    return AdminClient(clients.common(settings, "admin") | {"error_cb": quiet})
+    return AdminClient(
+        clients.common(settings, "admin") | {"error_cb": quiet}, logger=clients.ClientLog(lambda *_args, **_fields: None)
+    )
