@@ -92,5 +92,5 @@ def quantiles(scale: Scale, counts: Ints, shares: Sequence[float]) -> Floats:
 
 
 def _bins(scale: Scale, counts: Ints) -> Ints:
-    """[G, N, F]"""
+    """The valid bins of each numeric signal, [G, N, F]."""
     return np.asarray(counts[:, scale.columns] * scale.inside)

@@ -117,7 +117,7 @@ def _owners(tables: Tables) -> Ints:
 
 
 def _columns(tables: Tables, window: Dense) -> tuple[Floats, Floats]:
-    """x [G, Q] and n [G, S + 1] of one window."""
+    """The x [G, Q] and n [G, S + 1] of one window."""
     ordered, unordered = reference.coarse(tables, window.counts)
     u, v = reference.scores(tables, window.counts)
     g = len(window.rows)

@@ -131,7 +131,7 @@ class Gather(Struct, frozen=True, eq=False):
     width: int
 
     def __call__(self, columns: np.ndarray[Any, np.dtype[N]]) -> np.ndarray[Any, np.dtype[N]]:
-        """[G, T] -> [G, width]"""
+        """Sum columns [G, T] to [G, width]."""
         sums: np.ndarray[Any, np.dtype[N]] = np.zeros((len(columns), self.width), dtype=columns.dtype)
         if len(self.starts):
             sums[:, self.cells] = np.add.reduceat(columns.take(self.order, axis=1), self.starts, axis=1)
@@ -325,7 +325,7 @@ def _overdispersion(layout: Layout) -> tuple[Floats, Floats]:
     return table[:, :, 0], table[:, :, 1:]
 
 
-def _family(  # noqa: PLR0913, PLR0917 - private, everything a family is made of
+def _family(  # noqa: PLR0913 - private, everything a family is made of
     indices: list[int], p: Floats, layout: Layout, counts: Ints, phi: Floats, windows: Floats
 ) -> Family:
     rows = np.zeros((len(counts), len(indices)))

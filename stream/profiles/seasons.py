@@ -77,7 +77,7 @@ def rung_of(rows: Floats, weeks: float) -> Rung:
 
 
 def laws(counts: Ints, bins: Ints, rung: Rung) -> Floats:
-    """p of every slot of a rung: [168, N, B] counts by hour of the week, `bins` [N] in use -> [slots, N, B].
+    """The law of every slot of a rung: [168, N, B] counts by hour of the week, `bins` [N] in use -> [slots, N, B].
 
     Each slot is drawn to its parent, the slot of the rung below, as if that counted 20 rows per bin.
     """
@@ -95,7 +95,7 @@ def laws(counts: Ints, bins: Ints, rung: Rung) -> Floats:
 
 
 def law_at(slots: Floats, rung: Rung, at: Moment) -> Floats:
-    """p of a window, [N, B], from the laws of all slots."""
+    """The law of a window, [N, B], from the laws of all slots."""
     here, there = slots[SLOTS[rung][at.hour]], slots[SLOTS[rung][at.next_hour]]
     return np.asarray((1 - at.weight) * here + at.weight * there)
 
@@ -117,7 +117,7 @@ def _all_seen_have_enough(rows: Floats) -> bool:
 
 
 def _by_slot(values: np.ndarray[Any, Any], rung: Rung) -> np.ndarray[Any, Any]:
-    """[168, ...] -> [slots, ...]"""
+    """Sum hours of the week [168, ...] to slots [slots, ...]."""
     slots = SLOTS[rung]
     summed = np.zeros((slots.max() + 1, *values.shape[1:]), dtype=values.dtype)
     np.add.at(summed, slots, values)
