@@ -24,7 +24,7 @@ test: broker setup ## the whole suite, a real Apache Kafka included
 	@$(PYTEST)
 
 test-fast: setup ## everything but the tests against a real Apache Kafka
-	@$(PYTEST) -m "not kafka"
+	@$(PYTEST) -m "not kafka" -n auto
 
 check: .venv/.ready ## format, lint, types, imports, deployment files
 	$(BIN)/ruff format --check
