@@ -283,14 +283,18 @@ def decode_row(data: bytes) -> Row:
 
 
 _ROW_ENCODER: Final = msgspec.json.Encoder(order="sorted")
+_INTEGERS: Final = (-(2**63), 2**64 - 1)
+"""What JSON readers take for an integer; beyond it they read a float."""
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, str | bool):
         return value
-    return value if isinstance(value, int | float) and math.isfinite(value) else []
+    if isinstance(value, float):
+        return value if math.isfinite(value) else []
+    if isinstance(value, int):
+        return value if _INTEGERS[0] <= value <= _INTEGERS[1] else _plain(number(value))
+    return {str(key): _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else []
 
 
 def _kind(value: object) -> SignalType | None:
