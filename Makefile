@@ -39,7 +39,7 @@ format: .venv/.ready ## lays out the code, and mends what can be mended
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-bench: setup ## every published number, measured again (minutes)
+bench: broker setup ## every published number, measured again (minutes)
 	@set -e; for page in tests/bench/*.py; do echo "== $$page"; PYTHONPATH=tests $(BIN)/python "$$page"; done
 
 lock: .venv/.ready ## pins the newest versions that pyproject.toml allows

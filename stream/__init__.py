@@ -4,16 +4,32 @@ Read the drawing downwards to see who may import whom; read the five numbered ro
 Whoever reads the files in `stages/` has seen the product.
 
 stream/
+├── __main__.py       python -m stream is drift
 ├── cli/              the doorway        one command per module: parse, load the Config, call one function, print
-│   ├── main.py         the table of commands; a command is loaded when it is called
+│   ├── app.py          the table of commands; a command is loaded when it is called
 │   ├── options.py      options that several commands have
+│   ├── binding.py      the stages with the settings of a Config bound
+│   ├── clients.py      Kafka as the commands need it: topics read without a group
 │   ├── rendering.py    alerts on a terminal
+│   ├── columns.py      tables as lines of text
+│   ├── run.py          drift run: the service
+│   ├── replay.py       drift replay: the same stages over files
+│   ├── tail.py         drift tail: shows alerts, and follows them
+│   ├── reference.py    drift reference: build, show, publish
+│   ├── references.py   references as files and as records
+│   ├── topics.py       drift topics: make and check them
+│   ├── validate.py     drift validate: a configuration, or files of records
 │   ├── config.py       drift config: the settings in force and where each comes from
 │   ├── health.py       drift health: asks a running worker whether it is ready
 │   ├── schema.py       drift schema: JSON Schemas of what we publish
-│   └── tail.py         drift tail: shows alerts, and follows them
+│   └── demo/           drift demo: real data, a planted drift and the real worker in one process
+│       ├── shuttle.py    the rows and the model
+│       ├── reference.py  what is normal for it
+│       ├── stage.py      broker, worker, producer and audience
+│       └── traffic.py    the same data into a Kafka of yours
 ├── config.py         the key rack       one Config made of every room's Settings: load, merge environment, validate
 ├── worker/           the engine room    the only place with a clock, a socket, a thread or a disk
+│   ├── run.py          the worker as a process: slot, signals, exit code
 │   ├── loop.py         poll, step, commit
 │   ├── task.py         one stage on one partition, its life as a table, its committed and its running state
 │   ├── commit.py       one transaction in five named steps
@@ -24,6 +40,7 @@ stream/
 │   ├── stages.py       the stages as the worker sees them: functions with their settings bound
 │   ├── ends.py         the two ends of the loop
 │   ├── kafka.py        source and sink over Kafka, and the broadcast of references
+│   ├── access.py       whether the broker is there and lets us in
 │   ├── clients.py      the properties of every Kafka client, and how its errors are judged
 │   ├── local.py        the twin of Kafka in memory
 │   ├── files.py        files of predictions as partitions
@@ -31,6 +48,7 @@ stream/
 │   ├── topics.py       the topics as they are made and checked
 │   ├── http.py         metrics and health: reads, never decides
 │   ├── metrics.py      the typed list of metrics
+│   ├── telling.py      what metrics learn from records on their way out
 │   ├── status.py       what the worker knows of itself
 │   ├── logs.py         one JSON object per line
 │   ├── watchdog.py     ends the process when a call into the client hangs
@@ -42,6 +60,7 @@ stream/
 │       ├── settings.py   what the stage is told once, at start
 │       ├── state.py      all it remembers: what is encoded here is the snapshot
 │       ├── plan.py       what follows from a reference and the settings alone
+│       ├── close.py      one closed window: learned from, judged, told
 │       ├── watch.py      one closed window through all detectors
 │       └── tell.py       what one closed window is told as
 ├── alerts/        5  what people are told     verdicts → alerts
@@ -67,6 +86,8 @@ stream/
 │   ├── building.py     a reference from training rows
 │   ├── learning.py     a reference from the stream
 │   ├── overdispersion.py  how much wider sums spread than under independence
+│   ├── seasons.py      what is normal at this hour
+│   ├── coarse.py       a distribution of which only coarse bins are kept, for readers
 │   ├── describe.py     mean, deviation and quantiles of a window, for readers
 │   └── trail.py        where the recent windows stand in the input
 ├── signals/       2  what we measure          events → signals
@@ -79,6 +100,7 @@ stream/
     │   └── native.py     native JSON
     ├── features.py     features of one reference, from JSON text to columns
     ├── lenient.py      JSON values as producers write them
+    ├── dead_letter.py  a record that could not be read, kept as it came
     ├── internal.py     what stages tell each other: partial profile, sample, watermark, tick, reference
     ├── outbound.py     what we tell: verdict, reading, alert
     ├── codec.py        bytes ↔ structs; a bad record is a value, never an exception
