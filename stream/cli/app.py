@@ -4,6 +4,8 @@ import importlib
 import os
 import sys
 import traceback
+from contextlib import suppress
+from io import UnsupportedOperation
 from typing import Annotated, Any, Final
 
 import typer
@@ -53,7 +55,8 @@ class _Commands(TyperGroup):
             _complain(stopped.detail)
             raise typer.Exit(stopped.exit_code) from None
         except BrokenPipeError:  # whoever read our output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            with suppress(UnsupportedOperation):  # not a file: nothing is left to be flushed into it
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(EXIT_OK) from None
         except (KeyboardInterrupt, typer.Exit, typer.Abort, typer.BadParameter.__base__):  # type: ignore[misc]
             raise
@@ -73,16 +76,22 @@ app = typer.Typer(
 )
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"driftstream {version('driftstream')}")
+        raise typer.Exit
+
+
 @app.callback()
 def drift(
-    *, version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Know within minutes that your model's inputs or errors have changed. Reads Kafka, writes alerts to Kafka."""
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"driftstream {installed('driftstream')}")
-        raise typer.Exit
 
 
 def _complain(detail: str) -> None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import typer
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stream.wire.record import Record
 from stream.worker import clients
@@ -39,12 +39,12 @@ def no_answer(settings: Settings, errors: clients.Errors, error: KafkaException 
 class Log:
     """All partitions of one topic, read from where one likes. Commits nothing and joins nobody."""
 
-    def __init__(self, settings: Settings, topic: str) -> None:
+    def __init__(self, settings: Settings, topic: str, *, mock: bool = False) -> None:
         self._settings = settings
         self._topic = topic
         self._errors = clients.Errors(Counter())
         own = {"auto.offset.reset": "earliest", "error_cb": self._errors}
-        self._consumer = Consumer(clients.reader(settings, "tail", mock=False) | own)
+        self._consumer = Consumer(clients.reader(settings, "tail", mock=mock) | own)
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +77,13 @@ class Log:
                 raise no_answer(self._settings, self._errors)
         return sorted(found, key=lambda record: (record.timestamp_ms, record.partition, record.offset))
 
+    def begin(self) -> Iterator[Sequence[Record]]:
+        """Everything from the start of the topic, then what comes; a step that finds nothing does not wait."""
+        self._consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in self._numbers()])
+        while True:
+            messages = self._consumer.consume(RECORDS_MAX, 0)
+            yield [_record(message) for message in messages if message.error() is None]
+
     def live(self) -> Iterator[Sequence[Record]]:
         """What comes after the history, for ever; a broker that is away is waited for."""
         while True:
@@ -84,15 +91,19 @@ class Log:
             yield [_record(message) for message in messages if message.error() is None]
 
     def _places(self, since_ms: int | None, newest: int | None) -> list[TopicPartition]:
-        known = self._consumer.list_topics(self._topic, timeout=ANSWER_SECONDS).topics[self._topic]
-        if known.error is not None:
-            detail = f"topic {self._topic} is not there ({known.error.str()}); make it with `drift topics create`"
-            raise Stopped(EXIT_CONFIGURATION, "topic", detail)
-        places = [TopicPartition(self._topic, number) for number in sorted(known.partitions)]
+        places = [TopicPartition(self._topic, number) for number in self._numbers()]
         if since_ms is not None:
             asked = [TopicPartition(place.topic, place.partition, since_ms) for place in places]
             return self._consumer.offsets_for_times(asked, timeout=ANSWER_SECONDS)
         return [TopicPartition(place.topic, place.partition, self._start(place, newest)) for place in places]
+
+    def _numbers(self) -> list[int]:
+        """Partitions of the topic. `Stopped`, exit code 3, if it is not there."""
+        known = self._consumer.list_topics(self._topic, timeout=ANSWER_SECONDS).topics[self._topic]
+        if known.error is not None:
+            detail = f"topic {self._topic} is not there ({known.error.str()}); make it with `drift topics create`"
+            raise Stopped(EXIT_CONFIGURATION, "topic", detail)
+        return sorted(known.partitions)
 
     def _start(self, place: TopicPartition, newest: int | None) -> int:
         low, high = self._consumer.get_watermark_offsets(place, timeout=ANSWER_SECONDS)
@@ -108,8 +119,14 @@ def _record(message: Message) -> Record:
         timestamp_ms=message.timestamp()[1],
         key=_bytes(message.key()),
         value=_bytes(message.value()),
+        headers=[(name, _bytes(value) or b"") for name, value in _headers(message)],
     )
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
+
+
+def _headers(message: Message) -> list[tuple[str, str | bytes | None]]:
+    headers = message.headers() or []
+    return headers if isinstance(headers, list) else list(headers.items())

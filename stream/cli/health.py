@@ -23,7 +23,7 @@ def health(
     file: ConfigFile = None,
     url: Annotated[str | None, typer.Option("--url", help="Else http://HOST:PORT/readyz of section [http].")] = None,
 ) -> None:
-    """Exit 0 if the worker is ready, else 1 with its reason."""
+    """Ask a running worker whether it is ready. Exit code 0 if it is, else 1 with its reason."""
     answer = ask(url or _own_url(file))
     typer.echo(answer)
 

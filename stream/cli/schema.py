@@ -37,7 +37,7 @@ def schema(
         Draft, typer.Option("--draft", help="JSON Schema 2020-12, or draft 7 for older tools.")
     ] = Draft.D2020,
 ) -> None:
-    """Print a JSON Schema: of the configuration, or of what is published."""
+    """Print a JSON Schema: config, alert or window."""
     typer.echo(json.dumps(_schema(name, draft), indent=2, ensure_ascii=False))
 
 
