@@ -1,11 +1,10 @@
 """Two stages that only count, behind the API of the real ones: what the worker does to them is easy to see.
 
-An input record is JSON, `{"t": event time, "k": key}`. Ingest counts keys per window; detect adds the counts up and, when
-every source has passed the end of a window, publishes one reading per key, and one alert for each hundredth count.
+An input record is JSON, `{"t": event time, "k": key}`. Ingest counts keys per window; detect adds the counts up and,
+when every source has passed the end of a window, publishes one reading per key, and one alert for each hundredth count.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 from msgspec import Struct, field
@@ -156,9 +155,9 @@ def _close(key: str, window_ms: int, n: int, totals: dict[str, int]) -> list[Out
     totals[key] = before + n
     reading = codec.to_json({"key": key, "window": window_ms, "n": n})
     said = [Outgoing("windows", key.encode(), reading, (), None, window_ms)]
-    for hundredth in range(before // 100 + 1, totals[key] // 100 + 1):
-        said.append(Outgoing("alerts", key.encode(), codec.to_json({"key": key, "h": hundredth}), (), None, window_ms))
-    return said
+    hundredths = range(before // 100 + 1, totals[key] // 100 + 1)
+    alerts = [codec.to_json({"key": key, "h": hundredth}) for hundredth in hundredths]
+    return said + [Outgoing("alerts", key.encode(), alert, (), None, window_ms) for alert in alerts]
 
 
 def detect_decode(data: bytes) -> DetectState | Malformed:

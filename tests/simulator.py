@@ -7,9 +7,10 @@ from typing import Any
 
 import counting
 
+from stream.worker.cluster import Cluster
 from stream.worker.ends import Stopped
 from stream.worker.failpoints import Failpoint, Failpoints, parse
-from stream.worker.local import Cluster, LocalEnds
+from stream.worker.local import LocalEnds
 from stream.worker.loop import Clock, Loop, Options
 from stream.worker.settings import Kafka, Service, Settings, Topics
 from stream.worker.stages import Stages
@@ -78,8 +79,8 @@ class World:
             failpoints=Failpoints(planned, {**Failpoints([]).actions, **actions}),
             say=say or (lambda *_args, **_fields: None),
         )
-        self.workers.append(loop)
         loop.open()
+        self.workers.append(loop)
         return loop
 
     def turn(self, ms: int = 100) -> None:

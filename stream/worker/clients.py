@@ -53,8 +53,16 @@ MOCK: Final[dict[str, Any]] = {"check.crcs": False}
 """librdkafka's own broker writes control batches whose checksum its own consumer refuses."""
 
 SIZES: Final = frozenset(
-    """message.max.bytes queue.buffering.max.kbytes queued.min.messages queued.max.messages.kbytes
-    fetch.message.max.bytes fetch.max.bytes linger.ms compression.type""".split()
+    [
+        "message.max.bytes",
+        "queue.buffering.max.kbytes",
+        "queued.min.messages",
+        "queued.max.messages.kbytes",
+        "fetch.message.max.bytes",
+        "fetch.max.bytes",
+        "linger.ms",
+        "compression.type",
+    ]
 )
 """Of the properties above, those a person may set."""
 
@@ -111,7 +119,8 @@ def judge(error: KafkaError, during: str) -> None:
     if error.fatal():
         raise Stopped(EXIT_RESTART, "fenced" if error.name() == "_FENCED" else "fatal", f"{during}: {error.str()}")
     if error.code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - librdkafka's own name
-        # Whether it happened is unknown, and a late EndTxn may still hit the next transaction: only a new epoch is safe.
+        # Whether it happened is unknown, and a late EndTxn may still hit the next transaction: only a new epoch
+        # is safe.
         raise Stopped(EXIT_RESTART, "unknown_outcome", f"{during}: {error.str()}")
     if error.txn_requires_abort():
         raise Aborted(f"{during}: {error.name()}")

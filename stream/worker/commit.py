@@ -1,8 +1,8 @@
 """One transaction in five named steps: outputs, snapshots, offsets, commit, adopt.
 
-What the stages produced since the last commit waits in a `Transaction`. Nothing of it has reached the broker before `begin`:
-so giving up before that costs nothing, and the broker sees transactions of milliseconds. In every partition partial
-profiles stand before the watermark record of their transaction; detect relies on it (`reliability.md` 5).
+What the stages produced since the last commit waits in a `Transaction`. Nothing of it has reached the broker before
+`begin`: so giving up before that costs nothing, and the broker sees transactions of milliseconds. In every partition
+partial profiles stand before the watermark record of their transaction; detect relies on it (`reliability.md` 5).
 """
 
 import time
@@ -99,7 +99,7 @@ class Committed(Struct, frozen=True):
 class Committer:
     """Makes a transaction durable."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made once, by the loop, of all that it is made of
         self,
         ends: Ends,
         stages: Stages,
@@ -176,7 +176,7 @@ class Committer:
         """Step 2. Snapshots of detect that are due, or still on their way."""
         tasks = [task for task in _sorted(tx.tasks) if task.stage == "detect"]
         for task in tasks:
-            if task.partition not in self._leaving and self._is_due(task, now_seconds, task in last_of):
+            if task.partition not in self._leaving and self._is_due(task, now_seconds, is_last=task in last_of):
                 self._leaving[task.partition] = self._snapshot(task)
         sending = [self._leaving[task.partition] for task in tasks if task.partition in self._leaving]
         for leaving in sending:
@@ -184,7 +184,7 @@ class Committer:
             self._ends.produce(self._addressed(leaving.records[: leaving.sending], tracked=True))
         return len(sending)
 
-    def _is_due(self, task: Task, now_seconds: float, is_last: bool) -> bool:
+    def _is_due(self, task: Task, now_seconds: float, *, is_last: bool) -> bool:
         if task.records_since_snapshot == 0 or not self._with_snapshots:
             return False
         if is_last:

@@ -115,7 +115,7 @@ class Ends(Protocol):
         """Deliver a partition from `next_offset` on, whatever was delivered before."""
 
     def committed(self, partition: Partition) -> Committed | None:
-        """The decided offset of the group; None if there never was one. Unanswered while a transaction holds it open."""
+        """The decided offset of the group; None if there never was one. Unanswered while it is pending."""
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
         """The first offset the log still holds, and the one after its last readable record. May be Unanswered."""
@@ -171,6 +171,11 @@ def rows(batch: Batch) -> list[Record]:
             batch.offsets, batch.timestamps_ms, batch.keys, batch.values, batch.headers, strict=True
         )
     ]
+
+
+def next_offset_of(batch: Batch) -> int:
+    """The offset after the last record."""
+    return batch.offsets[-1] + 1
 
 
 def after(batch: Batch, next_offset: int) -> Batch | None:

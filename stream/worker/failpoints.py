@@ -20,7 +20,23 @@ from msgspec import Struct
 from stream.worker.ends import Aborted
 
 POINTS: Final = frozenset(
-    "init assigned fetch_offset restore replay begin step outputs snapshots offsets commit adopt revoke tick close".split()
+    [
+        "init",
+        "assigned",
+        "fetch_offset",
+        "restore",
+        "replay",
+        "begin",
+        "step",
+        "outputs",
+        "snapshots",
+        "offsets",
+        "commit",
+        "adopt",
+        "revoke",
+        "tick",
+        "close",
+    ]
 )
 CLOCK: Final = "clock"
 VARIABLE: Final = "DRIFT_FAILPOINT"

@@ -1,8 +1,8 @@
 """Files of predictions as partitions: JSON lines, CSV and Parquet, read lazily from front to back.
 
-Every row becomes the record its producer would have sent, native JSON (`contracts.md` 2), so that a file and a topic go the
-same way from there. The offset is the row's number from 0. Its Kafka timestamp is its event time where that can be read, else
-that of the row before.
+Every row becomes the record its producer would have sent, native JSON (`contracts.md` 2), so that a file and a topic
+go the same way from there. The offset is the row's number from 0. Its Kafka timestamp is its event time where that
+can be read, else that of the row before.
 """
 
 import csv
@@ -79,7 +79,7 @@ def rows(path: str, progress: Progress, given: FileFormat = "auto") -> Iterator[
     return _READERS[format_of(path, given)](path, progress)
 
 
-def records(
+def records(  # noqa: PLR0913 - a file, its place, and how to read it
     path: str,
     topic: str,
     partition: int,
@@ -88,7 +88,7 @@ def records(
     given: FileFormat = "auto",
     sort: bool = False,
 ) -> Iterator[Record]:
-    """A file as one partition. With `sort` by event time, rows of equal time in their order: reads the whole file first."""
+    """A file as one partition. With `sort` by event time, ties in their order: that reads the whole file first."""
     found = _predictions(rows(path, progress, given), topic, partition, progress)
     return iter(sorted(found, key=lambda record: record.timestamp_ms)) if sort else found
 

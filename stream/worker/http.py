@@ -1,7 +1,8 @@
 """Metrics and health over HTTP, on a thread of its own that reads `Status` and touches no client.
 
-`/livez` the loop turns, whatever the broker does; `/startupz` every assigned task was restored once; `/readyz` the group is
-joined, nothing is restoring, and commits go through; `/metrics`; `/version`. GET only. A 503 says why, as JSON.
+`/livez` the loop turns, whatever the broker does; `/startupz` every assigned task was restored once; `/readyz` the
+group is joined, nothing is restoring, and commits go through; `/metrics`; `/version`. GET only. A 503 says why, as
+JSON.
 """
 
 import platform
@@ -14,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import libversion
 
-from stream.worker.metrics import page, package_version
+from stream.worker.metrics import package_version, page
 from stream.worker.settings import Http
 from stream.worker.status import Status
 

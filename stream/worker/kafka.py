@@ -1,29 +1,27 @@
 """Source and sink over Kafka: one group member, one transactional producer, one reader, one AdminClient, one thread.
 
-The recipe and its reasons are in `reliability.md` 2 and 3. Three rules carry it: the group's metadata is read at the moment
-offsets are sent, so that a worker whose partitions went elsewhere is refused; partitions are assigned paused at the
-beginning of their log and moved by seek before they resume; and no producer begins a transaction after one whose end is
-in doubt.
+The recipe and its reasons are in `reliability.md` 2 and 3. Three rules carry it: the group's metadata is read at the
+moment offsets are sent, so that a worker whose partitions went elsewhere is refused; partitions are assigned paused
+at the beginning of their log and moved by seek before they resume; and no producer begins a transaction after one
+whose end is in doubt.
 """
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
+import msgspec
 from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_INVALID,
-    TIMESTAMP_LOG_APPEND_TIME,
     Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
-    Producer,
     TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not listed in its __all__
-import msgspec
 from msgspec import Struct
 
 from stream.wire.record import Batch, Headers
@@ -46,10 +44,10 @@ from stream.worker.ends import (
     Unanswered,
 )
 from stream.worker.settings import Settings
+from stream.worker.sink import Sink
 from stream.worker.status import Status
 from stream.worker.watchdog import Watchdog
 
-T = TypeVar("T")
 Message: TypeAlias = Any
 """Of confluent_kafka, whose annotations promise None in every answer and text where this consumer only gives bytes."""
 
@@ -57,11 +55,9 @@ COMMITTED_SECONDS: Final = 0.2
 BOUNDS_SECONDS: Final = 1.0
 DESCRIBE_SECONDS: Final = 5.0
 DESCRIBED_FOR_SECONDS: Final = 20.0
-SLOW_COMMIT_SECONDS: Final = 5.0
 SLOT_SECONDS: Final = 15.0
 """A dead member of our name leaves the group after its session of 10 s."""
 REFUSED_SECONDS: Final = 30.0
-SERVE_EVERY: Final = 500
 READ_RECORDS: Final = 2_000
 
 
@@ -76,10 +72,11 @@ class Described(Struct, frozen=True):
 class KafkaEnds:
     """One worker's ends over a Kafka cluster.
 
-    `mock` is for librdkafka's own broker, which serves the demo: its consumer cannot check sums, nobody waits for the slot.
+    `mock` is for librdkafka's own broker, which serves the demo: its consumer cannot check sums, nobody waits for the
+    slot.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made once
         self,
         settings: Settings,
         slot: str,
@@ -95,17 +92,14 @@ class KafkaEnds:
         self._mock = mock
         self._watchdog = watchdog or Watchdog()
         self._errors = clients.Errors(status.broker_errors)
-        self._coordinator = clients.CoordinatorWatch(say)
         self._log = clients.ClientLog(say)
+        self._sink = Sink(settings, slot, self._watchdog, self._errors, say)
         self._admin = AdminClient(clients.common(settings, slot) | {"error_cb": self._errors}, logger=self._log)
-        self._reader = Consumer(clients.reader(settings, slot, mock=mock) | {"error_cb": self._errors}, logger=self._log)
+        self._reader = Consumer(
+            clients.reader(settings, slot, mock=mock) | {"error_cb": self._errors}, logger=self._log
+        )
         self._consumer: Consumer | None = None
-        self._producer: Producer | None = None
         self._listener: Listener | None = None
-        self._began = False
-        self._slow = False
-        self._tracked: dict[Partition, int] = {}
-        self._broker_ms: int | None = None
         self._described: dict[str, Described] = {}
         self._owned: set[Partition] = set()
         self._running: set[Partition] = set()
@@ -115,14 +109,14 @@ class KafkaEnds:
         self._failure: BaseException | None = None
         self._refused_seconds: float | None = None
 
-    # -- the group ------------------------------------------------------------------------------------------------------
+    # -- the group ---------------------------------------------------------------------------------------------
 
     def open(self, topics: Collection[str], listener: Listener) -> None:
         """Wait until the slot is free, fence its former holder, join the group."""
         if not self._mock:
             self._wait_for_slot()
         self._listener = listener
-        self._renew()
+        self._sink.renew()
         self._consumer = Consumer(
             clients.consumer(self._settings, self._slot, mock=self._mock)
             | {"error_cb": self._errors, "stats_cb": self._hear_statistics},
@@ -151,7 +145,7 @@ class KafkaEnds:
             self._member().pause([TopicPartition(*partition)])
 
     def resume(self, partition: Partition, next_offset: int) -> None:
-        """Deliver a partition from `next_offset` on; the order pause, seek, resume loses no fetch (librdkafka #3471)."""
+        """Deliver a partition from `next_offset` on; pause, seek, resume in this order (librdkafka #3471)."""
         if partition not in self._owned:
             return
         member = self._member()
@@ -216,7 +210,7 @@ class KafkaEnds:
             raise Stopped(EXIT_RESTART, "callback", str(failure)) from failure
 
     def _wait_for_slot(self) -> None:
-        """Two workers of one slot would fence each other in turns: the second waits for the session of the first to end."""
+        """Two workers of one slot would fence each other in turns: the second waits until the first has left."""
         deadline = time.monotonic() + SLOT_SECONDS
         while self._holds_slot():
             if time.monotonic() > deadline:
@@ -237,7 +231,7 @@ class KafkaEnds:
             return False
         return any(member.client_id == f"{service_id}.{self._slot}" for member in group.members)
 
-    # -- messages --------------------------------------------------------------------------------------------------------
+    # -- messages ----------------------------------------------------------------------------------------------
 
     def _sorted_out(self, messages: Sequence[Message]) -> list[Polled]:
         """Columns per partition; ends and errors after the records they came behind."""
@@ -253,10 +247,8 @@ class KafkaEnds:
                 column = columns[partition] = _Columns()
             column.add(message)
         polled: list[Polled] = [column.batch(partition) for partition, column in columns.items()]
-        for message in others:
-            if (end := self._end_or_error(message)) is not None:
-                polled.append(end)
-        return polled
+        met = [self._end_or_error(message) for message in others]
+        return polled + [end for end in met if end is not None]
 
     def _end_or_error(self, message: Message) -> End | None:
         error = message.error()
@@ -284,7 +276,7 @@ class KafkaEnds:
         elif now - self._refused_seconds > REFUSED_SECONDS:
             raise Stopped(EXIT_ACCESS, "authentication", self._errors.last_refusal)
 
-    # -- questions -------------------------------------------------------------------------------------------------------
+    # -- questions ---------------------------------------------------------------------------------------------
 
     def committed(self, partition: Partition) -> Committed | None:
         """The decided offset of the group."""
@@ -298,8 +290,10 @@ class KafkaEnds:
         return None if found.offset == OFFSET_INVALID else Committed(found.offset, found.metadata or "")
 
     def bounds(self, partition: Partition) -> tuple[int, int]:
-        """Start of the log and its high watermark. Asked by the AdminClient: on a consumer's connection the question
-        would wait behind a fetch that waits for records."""
+        """Start of the log and its high watermark.
+
+        Asked by the AdminClient: on a consumer's connection the question would wait behind a fetch.
+        """
         starts, ends = self._list_offsets([partition], OffsetSpec.earliest), self.latest([partition])
         if partition not in starts or partition not in ends:
             raise Unanswered("bounds of the log")
@@ -379,7 +373,7 @@ class KafkaEnds:
         self._described[topic] = described
         return described
 
-    # -- reading outside the group ------------------------------------------------------------------------------------------
+    # -- reading outside the group -----------------------------------------------------------------------------
 
     def follow(self, partition: Partition, next_offset: int | None) -> None:
         """Read a partition from an offset, or from its start if the log does not hold that offset."""
@@ -404,60 +398,15 @@ class KafkaEnds:
             raise Stopped(EXIT_RESTART, "reader", str(error.args[0])) from error
         return self._sorted_out(messages)
 
-    # -- the transaction ----------------------------------------------------------------------------------------------------
+    # -- the transaction ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Begin, on a producer whose last transaction has certainly ended."""
-        if self._slow or self._coordinator.tainted:
-            self._renew()
-        self._tracked, self._broker_ms = {}, None
-        self._transactional("begin", self._sink().begin_transaction)
-        self._began = True
+        """Begin a transaction."""
+        self._sink.begin()
 
     def produce(self, records: Sequence[Addressed]) -> None:
-        """Hand the records to the client; what the broker refuses shows in `commit`."""
-        sink = self._sink()
-        for number, record in enumerate(records):
-            self._produce(sink, record)
-            if number % SERVE_EVERY == SERVE_EVERY - 1:
-                self._serve(sink, 0.0)
-
-    def _produce(self, sink: Producer, record: Addressed) -> None:
-        how: dict[str, Any] = {} if record.timestamp_ms is None else {"timestamp": record.timestamp_ms}
-        if record.tracked:
-            how["on_delivery"] = self._delivered
-        while True:
-            try:
-                sink.produce(
-                    record.topic,
-                    value=record.value,
-                    key=record.key,
-                    partition=record.partition,
-                    headers=list(record.headers) or None,
-                    **how,
-                )
-            except BufferError:
-                self._serve(sink, 0.1)
-            except KafkaException as error:
-                clients.judge(error.args[0], f"produce to {record.topic}")
-                raise Aborted(error.args[0].name()) from error
-            else:
-                return
-
-    def _serve(self, sink: Producer, timeout_seconds: float) -> None:
-        try:
-            sink.poll(timeout_seconds)
-        except (KafkaException, SystemError) as error:
-            raise Stopped(EXIT_RESTART, "fatal", str(error)) from error
-
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            return
-        place = (message.topic(), message.partition())
-        self._tracked[place] = min(self._tracked.get(place, message.offset()), message.offset())
-        kind, time_ms = message.timestamp()
-        if kind == TIMESTAMP_LOG_APPEND_TIME:
-            self._broker_ms = time_ms
+        """Add records to it."""
+        self._sink.produce(records)
 
     def send_offsets(self, marks: Sequence[OffsetMark]) -> None:
         """As the member of this very moment: a stale one is refused by the group's coordinator."""
@@ -466,65 +415,20 @@ class KafkaEnds:
         member = self._member()
         metadata = member.consumer_group_metadata()
         if not self._mock and not (_generation(metadata) >= 0 and member.memberid()):
+            # Metadata of a consumer that never joined would pass in a group with living members.
             raise Aborted("not a member of the group")
         offsets = [TopicPartition(mark.topic, mark.partition, mark.next_offset, mark.metadata) for mark in marks]
-        self._transactional("send offsets", lambda: self._sink().send_offsets_to_transaction(offsets, metadata, -1))
+        self._sink.send_offsets(offsets, metadata)
 
     def commit(self) -> Receipt:
         """Flush and commit."""
-        started = time.monotonic()
-        self._transactional("commit", lambda: self._sink().commit_transaction(-1))
-        self._began = False
-        self._serve(self._sink(), 0.0)
-        self._slow = time.monotonic() - started > SLOW_COMMIT_SECONDS
-        return Receipt(self._tracked, self._broker_ms)
+        return self._sink.commit()
 
     def abort(self) -> None:
-        """Abort, and go on with a new producer: a delayed EndTxn of the old one hits nobody."""
-        if not self._began:
-            return
-        self._began = False
-        try:
-            self._transactional("abort", lambda: self._sink().abort_transaction(-1))
-        except Aborted as again:
-            raise Stopped(EXIT_RESTART, "abort", str(again)) from again
-        self._renew()
+        """Abort what was begun, and go on with a new producer."""
+        self._sink.abort()
 
-    def _renew(self) -> None:
-        """A producer with a new epoch; the broker ends what the old one left behind."""
-        if self._producer is not None:
-            self._producer.purge()
-        self._coordinator.tainted = self._slow = False
-        self._producer = Producer(
-            clients.producer(self._settings, self._slot) | {"error_cb": self._errors}, logger=self._coordinator
-        )
-        deadline = time.monotonic() + 2 * clients.PATIENCE_SECONDS
-        while True:
-            try:
-                with self._watchdog.guard("init_transactions", 3 * clients.PATIENCE_SECONDS):
-                    self._producer.init_transactions(clients.PATIENCE_SECONDS)
-            except KafkaException as error:
-                clients.raise_if_denied(error.args[0], "init_transactions")
-                if error.args[0].fatal() or not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise Stopped(EXIT_RESTART, "init_transactions", error.args[0].str()) from error
-            else:
-                return
-
-    def _transactional(self, what: str, call: Callable[[], T]) -> T:
-        deadline = time.monotonic() + clients.TRANSACTION_SECONDS
-        while True:
-            try:
-                with self._watchdog.guard(what):
-                    return call()
-            except KafkaException as error:
-                clients.judge(error.args[0], what)
-                if time.monotonic() > deadline:
-                    raise Stopped(EXIT_RESTART, "transaction", f"{what}: {error.args[0].name()}") from error
-                time.sleep(0.05)
-            except SystemError as error:
-                raise Stopped(EXIT_RESTART, "fatal", f"{what}: {error}") from error
-
-    # -- the end --------------------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Leave the group; the callback for revoked partitions runs in here."""
@@ -539,11 +443,6 @@ class KafkaEnds:
         if self._consumer is None:
             raise AssertionError("not open")
         return self._consumer
-
-    def _sink(self) -> Producer:
-        if self._producer is None:
-            raise AssertionError("not open")
-        return self._producer
 
     def _told(self) -> Listener:
         if self._listener is None:

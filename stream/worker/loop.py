@@ -1,18 +1,20 @@
 """The loop: poll, step, commit. The only place of the product that reads a clock.
 
-One thread turns it. Everything it knows of the world comes through `Ends`, everything it knows of drift through `Stages`.
-Results do not depend on what happens here: how long a batch is, when a transaction ends, who owns a partition and how often it
-is taken away decide when something is said, never what.
+One thread turns it. Everything it knows of the world comes through `Ends`, everything it knows of drift through
+`Stages`. Results do not depend on what happens here: how long a batch is, when a transaction ends, who owns a
+partition and how often it is taken away decide when something is said, never what.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from msgspec import Struct
 
 from stream.wire.record import Batch
+from stream.worker.balance import balance
 from stream.worker.commit import SNAPSHOT_COMMIT_BYTES, Committed, Committer, Transaction
 from stream.worker.ends import (
     EXIT_BUG,
@@ -29,14 +31,16 @@ from stream.worker.ends import (
     after,
     before,
     joined,
+    next_offset_of,
     rows,
 )
 from stream.worker.failpoints import Failpoints
+from stream.worker.look import look
 from stream.worker.restore import Restorer
 from stream.worker.settings import Settings
-from stream.worker.stages import Stages
+from stream.worker.stages import Stages, stage_table
 from stream.worker.status import Status
-from stream.worker.task import READING, RESTORING, Input, Phase, Point, Reason, StageName, Task
+from stream.worker.task import READING, Input, Phase, Point, Reason, Task
 from stream.worker.ticks import Ticker, is_live
 
 POLL_SECONDS: Final = 0.1
@@ -46,8 +50,6 @@ STEP_RECORDS: Final = 8_192
 OUTPUT_BYTES: Final = 32 * 1024 * 1024
 PENDING_PARTIALS: Final = 20_000
 ABORTS_MAX: Final = 10
-INTERNAL_LAG_RECORDS: Final = 10_000
-LEAD_MS: Final = 3_600_000
 REFERENCE_SECONDS: Final = 60.0
 FETCH_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 1.0
@@ -67,7 +69,7 @@ class Options(Struct, frozen=True):
     accepted: frozenset[str] = frozenset()
     """Reasons of exit 5 a person has accepted."""
     strict: bool = False
-    """A replay that ends in another state is a bug and ends the process, as in tests, instead of an error in the log."""
+    """A replay that ends in another state ends the process, as in tests, instead of being an error in the log."""
     poll_records: int = 10_000
     step_records: int = STEP_RECORDS
     timed: bool = True
@@ -83,7 +85,7 @@ def _silence(_event: str, **_fields: Any) -> None:
 class Loop:
     """One worker: its tasks, its open transaction, and the turn that moves both."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made once; tests replace what they want to see
         self,
         ends: Ends,
         stages: Stages,
@@ -176,7 +178,8 @@ class Loop:
                 if self._is_full():
                     self._step_inboxes()
                     self._commit()
-            self._balance()
+            for task, reason, held in balance(self.tasks.values(), self.ends):
+                self._hold(task, reason, held=held)
             now_seconds = self.clock.seconds()
             self._ticker.turn(self.tasks.values(), self.tx, now_seconds, self.clock.wall_ms())
             if self._is_due(now_seconds):
@@ -399,7 +402,7 @@ class Loop:
         task.inbox = []
         started = time.perf_counter()
         self.failpoints.hit("step", "ingest")
-        with _Blamed(task, batch):
+        with self._blamed(task, batch):
             state, outputs = self.stages.ingest_step(self.references, task.running.state, batch)
         task.running = Point(state, next_offset_of(batch))
         if state.newest_ms is not None:
@@ -435,7 +438,7 @@ class Loop:
         if ready:
             started = time.perf_counter()
             self.failpoints.hit("step", "detect")
-            with _Blamed(task, batch):
+            with self._blamed(task, batch):
                 state, outputs = self.stages.detect_step(self.references, task.running.state, records[:ready])
             task.running = Point(state, next_offset_of(batch) if ready == len(records) else records[ready].offset)
             task.records_since_snapshot += ready
@@ -447,24 +450,6 @@ class Loop:
         return outputs
 
     # -- who may read --------------------------------------------------------------------------------------------------
-
-    def _balance(self) -> None:
-        """Internal topics before inputs, and no input far ahead of the others."""
-        ingest = [task for task in self.tasks.values() if task.stage == "ingest" and task.phase is Phase.RUNNING]
-        if not ingest:
-            return
-        waiting = sum(
-            self.ends.lag(task.partition, task.read_offset)
-            for task in self.tasks.values()
-            if task.stage == "detect" and task.phase not in {Phase.FETCHING, Phase.SEARCHING}
-        )
-        held = "internal_lag" in ingest[0].pauses
-        limit = INTERNAL_LAG_RECORDS // 2 if held else INTERNAL_LAG_RECORDS
-        slowest = min((mark for task in ingest if (mark := _progress_ms(task)) is not None), default=None)
-        for task in ingest:
-            self._hold(task, "internal_lag", held=waiting > limit)
-            ahead_ms = 0 if slowest is None else (task.running.state.watermark_ms or slowest) - slowest
-            self._hold(task, "leads", held=ahead_ms > LEAD_MS and task.end_offset is None)
 
     def _hold(self, task: Task, reason: Reason, *, held: bool) -> None:
         was_held = bool(task.pauses)
@@ -578,6 +563,17 @@ class Loop:
             if task.topic_id and now != task.topic_id:
                 raise Stopped(EXIT_DECISION, "topic_recreated", f"{task.partition[0]} is another topic than before")
 
+    @staticmethod
+    @contextmanager
+    def _blamed(task: Task, batch: Batch) -> Iterator[None]:
+        """An exception out of a stage is a bug: it ends the process and names the records it happened on."""
+        try:
+            yield
+        except Exception as error:
+            topic, partition = task.partition
+            where = f"{topic} {partition}, offsets {batch.offsets[0]} to {batch.offsets[-1]}"
+            raise Stopped(EXIT_BUG, "bug", f"{task.stage} failed on {where}") from error
+
     def _references_partition(self) -> Partition:
         return (self.settings.topics.of("references"), 0)
 
@@ -589,61 +585,3 @@ class Loop:
         return [
             task for task in tasks.values() if task.stage == "detect" and task.phase in {Phase.RUNNING, Phase.LACKING}
         ]
-
-
-class _Blamed:
-    """An exception out of a stage is a bug: it ends the process and names the records it happened on."""
-
-    def __init__(self, task: Task, batch: Batch) -> None:
-        self._task = task
-        self._batch = batch
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
-            topic, partition = self._task.partition
-            where = f"{topic} {partition}, offsets {self._batch.offsets[0]} to {self._batch.offsets[-1]}"
-            raise Stopped(EXIT_BUG, "bug", f"{self._task.stage} failed on {where}") from error
-
-
-def stage_table(settings: Settings) -> dict[str, StageName]:
-    """Which stage reads which topic: one row per topic the group subscribes to."""
-    stages: dict[str, StageName] = dict.fromkeys(settings.topics.predictions, "ingest")
-    stages[settings.topics.of("profiles")] = "detect"
-    return stages
-
-
-def next_offset_of(batch: Batch) -> int:
-    """The offset after the last record."""
-    return batch.offsets[-1] + 1
-
-
-def look(status: Status, tasks: Iterable[Task], ends: Ends) -> None:
-    """Where the tasks stand, for the metrics."""
-    held = list(tasks)
-    stages = sorted({"ingest", "detect"} | {task.stage for task in held})
-    restoring = [task for task in held if task.phase in RESTORING]
-    status.assigned = {stage: sum(task.stage == stage for task in held) for stage in stages}
-    status.restoring = {stage: sum(task.stage == stage for task in restoring) for stage in stages}
-    status.restore_remaining = {
-        stage: sum(max(0, task.goal_offset - task.read_offset) for task in restoring if task.stage == stage)
-        for stage in stages
-    }
-    status.started = status.started or (bool(held) and not restoring)
-    running = [task for task in held if task.phase not in RESTORING]
-    status.lag_records = {task.partition: ends.lag(task.partition, task.read_offset) for task in running}
-    status.unstable_records = {task.partition: ends.unstable(task.partition) for task in running}
-    status.watermark_ms = {
-        task.partition: task.running.state.watermark_ms
-        for task in running
-        if task.stage == "ingest" and task.running.state.watermark_ms is not None
-    }
-    status.state_bytes = {"detect": sum(task.snapshot_bytes for task in running)}
-
-
-def _progress_ms(task: Task) -> int | None:
-    """The watermark of an input that has more to come; one that is at its end keeps nobody waiting."""
-    watermark_ms: int | None = task.running.state.watermark_ms
-    return watermark_ms if task.end_offset is None else None

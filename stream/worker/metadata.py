@@ -1,8 +1,8 @@
 """What a committed offset remembers of its task, in the metadata field of Kafka's OffsetCommit.
 
-`d1;w=<ms or ->;l=<0 or 1>;t=<topic id>;#<crc32>` for ingest, `d1;c=<config id>;s=<S>;p=<offset>;h=<digest>;t=<topic id>;
-#<crc32>` for detect: ASCII, below 300 bytes (the broker allows 4095). Reading stops at the checksum: some clients hand the
-text back with a byte too many behind it.
+`d1;w=<ms or ->;l=<0 or 1>;t=<topic id>;#<crc32>` for ingest, `d1;c=<config id>;s=<S>;p=<offset>;h=<digest>;t=<topic
+id>; #<crc32>` for detect: ASCII, below 300 bytes (the broker allows 4095). Reading stops at the checksum: some
+clients hand the text back with a byte too many behind it.
 """
 
 import re

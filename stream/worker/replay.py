@@ -1,7 +1,8 @@
 """The same loop and the same stages over files, without Kafka: what `drift replay` does.
 
-Each file is one partition of the predictions topic, read once; files merge by event time. Transactions end with the turn
-instead of the clock, so the same files make the same transactions; and the end of a file closes what it had opened.
+Each file is one partition of the predictions topic, read once; files merge by event time. Transactions end with the
+turn instead of the clock, so the same files make the same transactions; and the end of a file closes what it had
+opened.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,8 @@ from msgspec import Struct
 from stream.wire.codec import partition_of
 from stream.wire.record import Outgoing, Record, Role
 from stream.worker import files
-from stream.worker.local import Cluster, LazyPartition, LocalEnds
+from stream.worker.cluster import Cluster, LazyPartition
+from stream.worker.local import LocalEnds
 from stream.worker.loop import Loop, Options
 from stream.worker.settings import Settings
 from stream.worker.stages import Stages
@@ -35,7 +37,7 @@ class Summary(Struct, frozen=True):
     """Records by role of their topic."""
 
 
-def replay(
+def replay(  # noqa: PLR0913 - a command with its options
     paths: Sequence[str],
     stages: Stages,
     settings: Settings,
@@ -70,7 +72,7 @@ def replay(
     )
 
 
-def replay_records(
+def replay_records(  # noqa: PLR0913 - as replay
     inputs: Sequence[Iterator[Record]],
     stages: Stages,
     settings: Settings,

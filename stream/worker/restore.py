@@ -15,7 +15,6 @@ from stream.worker.ends import (
     EXIT_BUG,
     EXIT_DECISION,
     Committed,
-    End,
     Ends,
     Partition,
     Polled,
@@ -40,7 +39,7 @@ REASONS: Final = frozenset(
 class Restorer:
     """Leads tasks from FETCHING to RUNNING, a little per turn."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made once, by the loop, of all that it is made of
         self,
         ends: Ends,
         stages: Stages,
@@ -72,7 +71,7 @@ class Restorer:
         if task.stage == "ingest":
             self._start_ingest(task, committed, start, end, now_seconds)
         else:
-            self._search(task, committed, start, now_seconds)
+            self._search(task, committed, now_seconds)
 
     def resume(self, task: Task, now_seconds: float) -> None:
         """Deliver the task from where its reading stands."""
@@ -138,7 +137,7 @@ class Restorer:
         if topic_id != task.topic_id:
             self._decide("topic_recreated", task, f"topic id {task.topic_id}, {topic_id} when last committed")
 
-    def _search(self, task: Task, committed: Committed | None, start: int, now_seconds: float) -> None:
+    def _search(self, task: Task, committed: Committed | None, now_seconds: float) -> None:
         self._failpoints.hit("restore", task.stage)
         mark = None
         if committed is not None:
@@ -202,7 +201,7 @@ class Restorer:
         self._status.snapshot_errors[task.stage, reason] += 1
         self._say("snapshot_refused", task=task, detail=f"{reason}: {detail}")
 
-    def _set_off(
+    def _set_off(  # noqa: PLR0913 - everything that is known of a task at that moment
         self,
         task: Task,
         found: tuple[Snapshot, Any] | None,

@@ -121,8 +121,8 @@ def turn(loop: Loop, stop: threading.Event) -> None:
 class InProcess:
     """A worker on a thread of this process, for the demo on librdkafka's own broker (`mock`) and for tests.
 
-    No signals, no HTTP, no check of topics. On the mock broker nothing is guaranteed: it forgets offsets of transactions,
-    fences nobody, and shows aborted records (`reliability.md` 8).
+    No signals, no HTTP, no check of topics. On the mock broker nothing is guaranteed: it forgets offsets of
+    transactions, fences nobody, and shows aborted records (`reliability.md` 8).
     """
 
     def __init__(

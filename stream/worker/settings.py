@@ -12,11 +12,32 @@ NAME: Final = r"^[a-zA-Z0-9._-]{1,128}$"
 """What Kafka allows in the name of a topic."""
 
 OURS: Final = frozenset(
-    """transactional.id transaction.timeout.ms metadata.recovery.strategy group.id client.id isolation.level
-    enable.auto.commit enable.auto.offset.store auto.offset.reset partition.assignment.strategy group.protocol
-    group.remote.assignor session.timeout.ms heartbeat.interval.ms max.poll.interval.ms enable.partition.eof
-    fetch.queue.backoff.ms allow.auto.create.topics check.crcs bootstrap.servers acks enable.idempotence
-    message.timeout.ms group.instance.id""".split()
+    [
+        "transactional.id",
+        "transaction.timeout.ms",
+        "metadata.recovery.strategy",
+        "group.id",
+        "client.id",
+        "isolation.level",
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "auto.offset.reset",
+        "partition.assignment.strategy",
+        "group.protocol",
+        "group.remote.assignor",
+        "session.timeout.ms",
+        "heartbeat.interval.ms",
+        "max.poll.interval.ms",
+        "enable.partition.eof",
+        "fetch.queue.backoff.ms",
+        "allow.auto.create.topics",
+        "check.crcs",
+        "bootstrap.servers",
+        "acks",
+        "enable.idempotence",
+        "message.timeout.ms",
+        "group.instance.id",
+    ]
 )
 """Properties that exactly-once depends on: they cannot be set from outside."""
 

@@ -1,9 +1,9 @@
 """How the state of a detect task stands in the compacted topic drift.snapshots, and how it is found again.
 
-Chunks of at most 512 KiB under `["detect",task,config_id,"A"|"B",i]`, then a manifest under the same key without `i`, all in
-partition `task`. A and B take turns, so a damaged newest snapshot leaves the one before. A manifest is believed only
-when every chunk is there and the SHA-256 over them is the one it names; what is read back goes through the stage's decoder,
-which allocates nothing it was not told the size of.
+Chunks of at most 512 KiB under `["detect",task,config_id,"A"|"B",i]`, then a manifest under the same key without `i`,
+all in partition `task`. A and B take turns, so a damaged newest snapshot leaves the one before. A manifest is
+believed only when every chunk is there and the SHA-256 over them is the one it names; what is read back goes through
+the stage's decoder, which allocates nothing it was not told the size of.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def other(letter: Letter) -> Letter:
     return "B" if letter == "A" else "A"
 
 
-def written(
+def written(  # noqa: PLR0913 - a name, a state, and what the manifest says of it
     task: int, config_id: str, letter: Letter, state: bytes, *, next_offset: int, topic_id: str, digest: str
 ) -> list[Outgoing]:
     """The records of one snapshot, chunks first, manifest last."""
@@ -78,7 +78,7 @@ class Shelf:
         self._newest: dict[bytes, Record] = {}
 
     def put(self, record: Record) -> None:
-        """Take one record; a tombstone removes what it names, keys of another task or configuration are none of ours."""
+        """Take one record; a tombstone removes what it names, keys of others are none of ours."""
         if record.key is None or not self._is_ours(record.key):
             return
         if record.value is None:

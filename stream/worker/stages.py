@@ -1,4 +1,4 @@
-"""The stages as the worker sees them: functions with their settings bound. What they compute is none of its business."""
+"""The stages as the worker sees them: functions with their settings bound, whatever they compute."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -7,6 +7,8 @@ from msgspec import Struct
 
 from stream.wire.record import Batch, Outgoing, Record
 from stream.worker.ends import Partition
+from stream.worker.settings import Settings
+from stream.worker.task import StageName
 
 
 class References(Protocol):
@@ -73,3 +75,10 @@ class Stages(Struct, frozen=True):
     detect_decode: Callable[[bytes], Any]
     """bytes -> state | Malformed"""
     detect_digest: Callable[[Any], str]
+
+
+def stage_table(settings: Settings) -> dict[str, StageName]:
+    """Which stage reads which topic: one row per topic the group subscribes to."""
+    stages: dict[str, StageName] = dict.fromkeys(settings.topics.predictions, "ingest")
+    stages[settings.topics.of("profiles")] = "detect"
+    return stages

@@ -1,12 +1,12 @@
 """A task: one stage on one partition. Its life cycle, the state that is committed and the one that runs ahead of it.
 
-A task is born paused when the group assigns its partition. It learns its committed offset (FETCHING); a detect task then
-looks for a snapshot (SEARCHING) and reads its input from there to the committed offset with outputs dropped (REPLAYING).
-RUNNING is ordinary life. A detect task that meets a partial profile made with a reference it has not heard of stands still
-(LACKING, REPLAY_LACKING) until the reference arrives. GONE is the end: revoked or lost.
+A task is born paused when the group assigns its partition. It learns its committed offset (FETCHING); a detect task
+then looks for a snapshot (SEARCHING) and reads its input from there to the committed offset with outputs dropped
+(REPLAYING). RUNNING is ordinary life. A detect task that meets a partial profile made with a reference it has not
+heard of stands still (LACKING, REPLAY_LACKING) until the reference arrives. GONE is the end: revoked or lost.
 
-State is functional: `step` returns a new one and leaves its argument valid. So the task keeps two points, `committed` and
-`running`; aborting a transaction is forgetting `running`.
+State is functional: `step` returns a new one and leaves its argument valid. So the task keeps two points, `committed`
+and `running`; aborting a transaction is forgetting `running`.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""What the worker learns for its metrics from records on their way out: by their keys and headers, never their content."""
+"""What the metrics learn from records on their way out: by their keys and headers, never their content."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -1,16 +1,16 @@
 """What an idle partition says of time: that it has passed (tick), or only that nobody need wait for it (follow).
 
-A partition is idle when it was read to its end, nothing came for `idle_after`, and the log's own end, undecided transactions
-included, is where reading stopped. If its last record was live, the clock may speak for it: W rises to the time of the
-question minus the lateness. If history lies behind it, or nothing at all, the clock would run past history still to come: it
-only declares itself idle, and detect lets it follow its topic (`reliability.md` 5).
+A partition is idle when it was read to its end, nothing came for `idle_after`, and the log's own end, undecided
+transactions included, is where reading stopped. If its last record was live, the clock may speak for it: W rises to
+the time of the question minus the lateness. If history lies behind it, or nothing at all, the clock would run past
+history still to come: it only declares itself idle, and detect lets it follow its topic (`reliability.md` 5).
 """
 
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from stream.worker.commit import Transaction
 from stream.wire.internal import END_OF_TIME_MS
+from stream.worker.commit import Transaction
 from stream.worker.ends import Ends, Partition
 from stream.worker.failpoints import Failpoints
 from stream.worker.settings import Settings

@@ -1,7 +1,7 @@
 """The topics of the system: what `drift topics create` makes, and what `drift run` checks and never alters.
 
-An expectation that exactly-once or a restore depends on is a fault (exit 3); the others are warnings. Every one names topic,
-key, value found, value expected, and how to mend it.
+An expectation that exactly-once or a restore depends on is a fault (exit 3); the others are warnings. Every one names
+topic, key, value found, value expected, and how to mend it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +23,8 @@ from stream.worker.settings import Settings
 DAY_MS: Final = 86_400_000
 ASK_SECONDS: Final = 15.0
 DEFAULT_PARTITIONS: Final = 12
+REPLICAS_SAFE: Final = 3
+"""From here on a broker can go away without writes having to stop."""
 SNAPSHOTS_IN_LOG: Final = 10
 """The log of drift.profiles must reach back over this many snapshot intervals."""
 
@@ -89,7 +91,7 @@ AT_LEAST: Final = frozenset({"retention.ms", "max.message.bytes", "min.compactio
 
 def specs(settings: Settings, *, partitions: int = DEFAULT_PARTITIONS, replication: int = 3) -> list[TopicSpec]:
     """All topics of ours. `min.insync.replicas` is 2 where there are at least three replicas."""
-    in_sync = {"min.insync.replicas": "2" if replication > 2 else "1"}
+    in_sync = {"min.insync.replicas": "2" if replication >= REPLICAS_SAFE else "1"}
     return [
         TopicSpec(settings.topics.of(role), role, 1 if role == "references" else partitions, COMMON | in_sync | config)
         for role, config in CONFIGS.items()
@@ -131,7 +133,10 @@ def _made(answer: Any) -> str:
 
 
 def check(settings: Settings) -> list[Finding]:
-    """What is wrong with the topics; faults keep a worker from starting. KafkaException if the broker does not answer."""
+    """What is wrong with the topics; faults keep a worker from starting.
+
+    Raises KafkaException if the broker does not answer.
+    """
     client = admin(settings)
     counts = {
         name: len(topic.partitions)
@@ -226,5 +231,6 @@ def admin(settings: Settings, errors: Callable[[KafkaError], None] | None = None
     """A client for questions."""
     quiet: Callable[[KafkaError], None] = errors or (lambda _error: None)
     return AdminClient(
-        clients.common(settings, "admin") | {"error_cb": quiet}, logger=clients.ClientLog(lambda *_args, **_fields: None)
+        clients.common(settings, "admin") | {"error_cb": quiet},
+        logger=clients.ClientLog(lambda *_args, **_fields: None),
     )

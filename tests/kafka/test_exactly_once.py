@@ -64,7 +64,7 @@ def test_a_restart_goes_on_where_it_stopped(cluster: Cluster, tmp_path: Path) ->
             play.produce(part)
             play.start("0")
             before = published(cluster, play).total()
-            wait_until(lambda before=before: published(cluster, play).total() > before, "nothing was said")
+            wait_until(lambda before=before: published(cluster, play).total() > before, play.report)
             assert play.stop() == {"0": 0}
         play.start("0")
         await_answer(cluster, play)
@@ -78,7 +78,7 @@ def test_kill_9_at_every_step(cluster: Cluster, tmp_path: Path) -> None:
             play.produce(inputs[:2_000])
             play.start("0", f"{point}=kill")
             if point == "close":
-                time.sleep(5)
+                wait_until(lambda: "transaction" in play.said("0"), play.report)
                 play.signal("0", signal.SIGTERM)
             assert play.wait("0") == -signal.SIGKILL, play.said("0")
             play.produce(inputs[2_000:])
@@ -124,10 +124,12 @@ def test_a_rebalance_storm_under_load(cluster: Cluster, tmp_path: Path) -> None:
         for round_ in range(10):
             play.produce(inputs[said : said + 1_000])
             said += 1_000
-            play.start(str(1 + round_ % 3))
-            time.sleep(2.5)
-            play.signal(str(1 + round_ % 3), signal.SIGTERM)
-            assert play.wait(str(1 + round_ % 3)) == 0, play.said(str(1 + round_ % 3))
+            slot = str(1 + round_)
+            play.start(slot)
+            wait_until(lambda slot=slot: '"opened"' in play.said(slot), play.report)
+            time.sleep(1)
+            play.signal(slot, signal.SIGTERM)
+            assert play.wait(slot) == 0, play.said(slot)
         play.produce(inputs[said:])
         await_answer(cluster, play)
 
