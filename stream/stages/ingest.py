@@ -20,6 +20,7 @@ from stream.profiles.windows import Settings as WindowSettings
 from stream.signals import extract, outliers
 from stream.signals.outliers import Settings as OutlierSettings
 from stream.wire import codec, inbound
+from stream.wire.adapters.native import Guess
 from stream.wire.dead_letter import dead_letter
 from stream.wire.features import Columns, FeatureDecoder
 from stream.wire.inbound import Events, Limits
@@ -94,7 +95,8 @@ def start(watermark_ms: int | None) -> State:
 
 def step(settings: Settings, references: References, state: State, batch: Batch) -> tuple[State, Outputs]:
     """One batch of one partition further, in offset order."""
-    events = inbound.decode(batch, settings.limits, settings.windows.max_future)
+    guess = _guess(settings, references, state, batch)
+    events = inbound.decode(batch, settings.limits, settings.windows.max_future, guess=guess)
     malformed = [*events.malformed, *_too_many_models(settings, references, events)]
     if len(malformed) > len(events.malformed):
         refused = {row for row, _ in malformed}
@@ -165,6 +167,16 @@ def pending(states: Mapping[Partition, State]) -> tuple[int, int]:
         size += sum(map(_size, parts))
         size += sum(len(value) for waiting in state.waiting for value in waiting.events.values)
     return count, size
+
+
+def _guess(settings: Settings, references: References, state: State, batch: Batch) -> Guess | None:
+    """What most records of a batch likely are, to decode features along the way. A wrong guess costs time alone."""
+    name = inbound.guess_of(batch)
+    if name is None:
+        return None
+    about_ms = batch.timestamps_ms[0] if state.newest_ms is None else state.newest_ms
+    tables = references.at(*name, about_ms)
+    return None if tables is None else Guess(*name, _reader(settings, tables).features.shape)
 
 
 def _too_many_models(settings: Settings, references: References, events: Events) -> list[tuple[int, codec.Malformed]]:
