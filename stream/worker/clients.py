@@ -49,8 +49,8 @@ CLASSIC: Final[dict[str, Any]] = {
     "heartbeat.interval.ms": 3_000,
 }
 KIP_848: Final[dict[str, Any]] = {"group.protocol": "consumer", "group.remote.assignor": "uniform"}
-MOCK: Final[dict[str, Any]] = {"check.crcs": False}
-"""librdkafka's own broker writes control batches whose checksum its own consumer refuses."""
+MOCK: Final[dict[str, Any]] = {"check.crcs": False, "allow.auto.create.topics": True}
+"""librdkafka's own broker writes control batches whose checksum its own consumer refuses, and makes topics on use."""
 
 SIZES: Final = frozenset(
     [

@@ -268,6 +268,8 @@ class Committer:
             raise Oversize(f"a record for {output.role} has {len(output.value or b'')} bytes, above {limit}")
         topic = self._settings.topics.of(output.role)
         count = self._ends.partitions(topic)
+        if output.role == "references":
+            return [(topic, 0)]  # one partition, so that an offset names a view
         if output.partition == EVERY_PARTITION:
             return [(topic, partition) for partition in range(count)]
         if output.partition is not None:

@@ -113,7 +113,10 @@ class KafkaEnds:
 
     def open(self, topics: Collection[str], listener: Listener) -> None:
         """Wait until the slot is free, fence its former holder, join the group."""
-        if not self._mock:
+        if self._mock:
+            for topic in topics:
+                self._describe(topic)
+        else:
             self._wait_for_slot()
         self._listener = listener
         self._sink.renew()
@@ -377,6 +380,8 @@ class KafkaEnds:
 
     def follow(self, partition: Partition, next_offset: int | None) -> None:
         """Read a partition from an offset, or from its start if the log does not hold that offset."""
+        if self._mock:
+            self._describe(partition[0])  # asking for it makes it
         offset = OFFSET_BEGINNING
         if next_offset is not None:
             try:

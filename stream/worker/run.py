@@ -1,5 +1,6 @@
 """The worker as a process: slot, signals, HTTP, log, and the exit code of whatever ends it."""
 
+import gc
 import os
 import re
 import secrets
@@ -32,6 +33,8 @@ STOP_SECONDS: Final = 30.0
 CHECK_SECONDS: Final = 15.0
 RESTART_SECONDS: Final = 1.0
 SLOT: Final = "DRIFT_SLOT"
+YOUNG_OBJECTS: Final = 200_000
+"""Containers made before the collector looks for cycles: more than a poll and its rows, which die without its help."""
 
 
 def slot_of(given: str | None, environment: Mapping[str, str]) -> str:
@@ -92,6 +95,7 @@ def run(
             status=status,
             say=say,
         )
+        quiet_collector()
         turn(loop, stop)
     except Stopped as stopped:
         status.stopped_for = stopped.reason
@@ -108,6 +112,13 @@ def run(
         _leave(EXIT_BUG)
     server.stop()
     return EXIT_OK
+
+
+def quiet_collector() -> None:
+    """Spare the process most searches for cycles: records make none, and looking costs a quarter of a record's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def turn(loop: Loop, stop: threading.Event) -> None:
