@@ -1,0 +1,1 @@
+"""What crosses Kafka: bytes and structs, and every struct that others see."""

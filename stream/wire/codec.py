@@ -76,10 +76,10 @@ def partition_of(key: bytes | None, partitions: int) -> int:
 def encode(value: Struct, kind: str) -> bytes:
     """A struct as one frame: head with checksum, then msgpack; `decode` with its type is the inverse.
 
-    Fields may hold texts, bytes, numbers up to 64 bits, None, lists, tuples, dicts (keys of any hashable kind), structs,
-    and numpy arrays of booleans, integers and floats of any rank up to 8. Integer arrays travel in the smallest type that
-    holds them and come back in their own. `kind`, such as `partial/1`, names what it is and which shape it has. Raises
-    `TypeError` or `OverflowError` on anything else: a bug.
+    Fields may hold texts, bytes, numbers up to 64 bits, None, lists, tuples, dicts (keys of any hashable kind),
+    structs, and numpy arrays of booleans, integers and floats of any rank up to 8. Integer arrays travel in the
+    smallest type that holds them and come back in their own. `kind`, such as `partial/1`, names what it is and which
+    shape it has. Raises `TypeError` or `OverflowError` on anything else: a bug.
     """
     body = _ENCODER.encode(value)
     name = kind.encode("ascii")
@@ -91,7 +91,7 @@ def decode(data: bytes, shape: type[T], kind: str | None = None) -> T | Malforme
     """The struct in a frame. Never raises.
 
     Codes: `not_a_frame`, `frame_version`, `frame_checksum`, `frame_kind` (another than the one asked for),
-    `frame_too_large` (above 256 MiB) and `frame_shape` (the body does not fit `shape`, or one array would exceed 256 MiB).
+    `frame_too_large` (above 256 MiB) and `frame_shape` (the body does not fit `shape`, or one array exceeds 256 MiB).
     """
     opened = _opened(data, kind)
     return opened if isinstance(opened, Malformed) else _body(opened, shape)
@@ -192,8 +192,8 @@ _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_pack)
 def to_json(value: Any) -> bytes:
     """Strict JSON (RFC 8259) of plain values and structs; keys keep their order, None is null.
 
-    Raises `ValueError` on NaN and infinity, which orjson alone would write as null, and on what JSON cannot hold: integers
-    beyond 64 bits, lone surrogates, keys that are no texts.
+    Raises `ValueError` on NaN and infinity, which orjson alone would write as null, and on what JSON cannot hold:
+    integers beyond 64 bits, lone surrogates, keys that are no texts.
     """
     plain = msgspec.to_builtins(value)
     _refuse_non_finite(plain)

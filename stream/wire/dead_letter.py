@@ -19,8 +19,8 @@ _HEADER_OVERHEAD: Final = 8  # two varint lengths of at most four bytes
 def dead_letter(batch: Batch, row: int, malformed: Malformed, input_format: str) -> Outgoing:
     """The dead letter of one record of a batch: original key, value and headers, and `drift.error.*`.
 
-    It bears the timestamp of the original record and goes to the partition of the same number. The same record gives the
-    same bytes.
+    It bears the timestamp of the original record and goes to the partition of the same number. The same record gives
+    the same bytes.
     """
     value, key = batch.values[row], batch.keys[row]
     original = tuple(batch.headers[row] or ())

@@ -1,7 +1,7 @@
 """Features of one reference, from JSON text to columns.
 
-As with records, a typed parse in C does the usual rows and a careful one gives every row its meaning: a value of the wrong
-type is invalid and spoils nothing else, an unknown name is counted.
+As with records, a typed parse in C does the usual rows and a careful one gives every row its meaning: a value of the
+wrong type is invalid and spoils nothing else, an unknown name is counted.
 """
 
 import struct
@@ -75,9 +75,9 @@ class FeatureDecoder:
     def decode(self, features: Sequence[Features], values: Sequence[bytes] = ()) -> Columns:
         """Columns of the rows of `inbound.Events.features`; `.values` are asked for what a guess decoded wrongly.
 
-        Never raises on what `inbound.decode` let through. About 1.9 us per row of 16 numeric and 4 categorical features,
-        0.7 where a guess has decoded them; the first rows with unknown names, and those with an invalid value, cost about
-        10 us.
+        Never raises on what `inbound.decode` let through. About 1.9 us per row of 16 numeric and 4 categorical
+        features, 0.7 where a guess has decoded them; the first rows with unknown names, and those with an invalid
+        value, cost about 10 us.
         """
         unknown: dict[str, int] = {}
         rows, careful = self._rows(features, values, unknown)
@@ -128,7 +128,7 @@ class FeatureDecoder:
         while len(rows) < len(features):
             try:
                 for row in decoded:  # one that raises is taken from `source`, and the next one follows
-                    rows.append(row)
+                    rows.append(row)  # noqa: PERF402 - `extend` does not say what it keeps when one raises
             except _REFUSALS:
                 place = len(rows)
             else:

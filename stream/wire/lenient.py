@@ -1,7 +1,7 @@
-"""JSON values as producers write them: what counts as a text, a number, a name; what is invalid but no reason to refuse.
+"""JSON values as producers write them: what is a text, a number, a name; what is invalid but no reason to refuse.
 
-The second, slower parse of `contracts.md` 2 lives here. Everything the fast paths of `inbound` and `features` cannot settle
-is settled by these functions, so they are the meaning of a record.
+The second, slower parse of `contracts.md` 2 lives here. Everything the fast paths of `inbound` and `features` cannot
+settle is settled by these functions, so they are the meaning of a record.
 """
 
 import json
@@ -33,26 +33,26 @@ class Invalid:
 
 
 INVALID: Final = Invalid()
-Text: TypeAlias = str | None | Invalid
+Text: TypeAlias = str | Invalid | None
 """A category: text, None for missing, INVALID."""
 
 
-class NotJsonError(Exception):
+class NotJson(Exception):
     """The bytes are no JSON text, not even with NaN and Infinity. Stays inside this room."""
 
 
 def loads(data: bytes) -> Any:
     """The value of a JSON text; NaN, Infinity and numbers beyond float64 become INVALID.
 
-    Integers beyond 64 bits become floats; of duplicate keys the last wins. Raises `NotJsonError` on wrong syntax or UTF-8, a byte
-    order mark, lone surrogates, and nesting deeper than 64.
+    Integers beyond 64 bits become floats; of duplicate keys the last wins. Raises `NotJson` on wrong syntax or
+    UTF-8, a byte order mark, lone surrogates, and nesting deeper than 64.
     """
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
         value = _second_parse(data)
     if data.count(b"{") + data.count(b"[") > DEPTH_MAX and _deeper(value, DEPTH_MAX):
-        raise NotJsonError
+        raise NotJson
     return value
 
 
@@ -67,7 +67,7 @@ def _second_parse(data: bytes) -> Any:
         # Only to find lone surrogates, which the standard library lets through.
         orjson.dumps(value, default=repr)
     except (ValueError, RecursionError, orjson.JSONEncodeError) as error:
-        raise NotJsonError from error
+        raise NotJson from error
     return value
 
 
@@ -77,7 +77,7 @@ def _number_or_invalid(digits: str) -> float | Invalid:
 
 
 def _integer_or_invalid(digits: str) -> float | Invalid:
-    if len(digits) <= 20:  # as many as a sign and 2^63, or 2^64, have
+    if len(digits) <= len(str(_INTEGER_MIN)):
         number = int(digits)
         if _INTEGER_MIN <= number <= _INTEGER_MAX:
             return number
@@ -92,7 +92,7 @@ def _deeper(value: Any, levels: int) -> bool:
     return False
 
 
-def number(value: object) -> float | None | Invalid:
+def number(value: object) -> float | Invalid | None:
     """A number as float64, None for null; booleans, texts and the rest are INVALID."""
     if value is None or isinstance(value, float):
         return value

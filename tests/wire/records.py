@@ -9,7 +9,7 @@ from stream.wire.record import Batch, Headers
 
 NOW_MS = 1_795_226_743_715
 NUMERIC = ["income", "age"]
-CATEGORICAL = ["region", "naïve"]
+CATEGORICAL = ["region", "channel"]
 BOOLEAN = ["returning"]
 
 
@@ -19,7 +19,7 @@ def record(**changes: Any) -> bytes:
         "model_id": "credit",
         "model_version": "3",
         "timestamp": "2026-11-21T02:05:43.715Z",
-        "features": {"income": 51200.5, "age": None, "region": "eu", "naïve": "ja", "returning": True},
+        "features": {"income": 51200.5, "age": None, "region": "eu", "channel": "web", "returning": True},
         "prediction": {"label": "approve", "score": 0.91, "scores": {"approve": 0.91, "deny": 0.09}},
         "tags": {"country": "DE"},
         "latency_ms": 12.3,

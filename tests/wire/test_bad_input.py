@@ -1,7 +1,8 @@
 """Every code a native record can be refused with, and everything odd that is no reason to refuse one."""
 
-from typing import Any
+from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import orjson
 import pytest
@@ -15,20 +16,16 @@ from stream.wire.record import Headers
 from .records import BOOLEAN, CATEGORICAL, NOW_MS, NUMERIC, batch_of, record
 
 MINUTE_MS = 60_000
-LIMITS = Limits(features=20)
+GUESSES = ["no guess", "a guess", "a guess that passes over"]
+LIMITS = Limits(features=200)
 
 
-def decode(values: list[bytes | None], *, guessed: bool = False, input_format: inbound.Format = "auto") -> Events:
+def decode(values: list[bytes | None], *, guessed: str = "no guess", input_format: inbound.Format = "auto") -> Events:
     own = feature_decoder(NUMERIC, CATEGORICAL, BOOLEAN)
-    own.decode([batch_features(b'{"income":1,"learned":2}')])
-    guess = Guess("credit", "3", own.shape) if guessed else None
+    if guessed == "a guess that passes over":
+        own.decode([msgspec.Raw(b'{"income":1,"learned":2}')])
+    guess = None if guessed == "no guess" else Guess("credit", "3", own.shape)
     return inbound.decode(batch_of(values), LIMITS, MINUTE_MS, input_format, guess)
-
-
-def batch_features(features: bytes) -> Any:
-    return inbound.decode(
-        batch_of([b'{"prediction_id":"p","model_id":"m","features":' + features + b"}"]), LIMITS, 0
-    ).features[0]
 
 
 def with_field(name: str, text: str | bytes) -> bytes:
@@ -96,7 +93,7 @@ CASES: list[tuple[str, bytes, str, str]] = [
     ),
     ("another schema", record(schema_version=2), "schema_version", "$.schema_version"),
     ("a schema as text", record(schema_version="1"), "schema_version", "$.schema_version"),
-    ("21 features", record(features={f"f{number}": 1 for number in range(21)}), "too_many_features", "$.features"),
+    ("201 features", record(features={f"f{number}": 1 for number in range(201)}), "too_many_features", "$.features"),
     ("an OIP request", orjson.dumps({"inputs": [], "id": "1"}), "format_unknown", "$"),
     ("a KServe response", orjson.dumps({"predictions": []}), "format_unknown", "$"),
     ("a registry's prefix", b"\x00\x00\x00\x00\x07" + record(), "format_unknown", "$"),
@@ -104,9 +101,9 @@ CASES: list[tuple[str, bytes, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("guessed", [False, True])
+@pytest.mark.parametrize("guessed", GUESSES)
 @pytest.mark.parametrize(("value", "code", "path"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_a_bad_record_is_refused_with_its_code_and_path(value: bytes, code: str, path: str, guessed: bool) -> None:  # noqa: FBT001
+def test_a_bad_record_is_refused_with_its_code_and_path(value: bytes, code: str, path: str, guessed: str) -> None:
     events = decode([record(), value, record()], guessed=guessed)
     [(row, malformed)] = events.malformed
     assert (row, malformed.code) == (1, code)
@@ -121,7 +118,7 @@ def test_a_record_of_more_than_1_mib_is_too_large_before_it_is_parsed() -> None:
     assert [malformed.code for _, malformed in events.malformed] == ["too_large", "too_large"]
 
 
-UNREAD = {
+UNREAD: dict[str, tuple[bytes, Callable[[bytes], bytes]]] = {
     "a known feature": (record(), lambda text: with_field("features", b'{"income":' + text + b"}")),
     "an unknown feature": (record(), lambda text: with_field("features", b'{"learned":' + text + b"}")),
     "an unknown field": (record(learned=1), lambda text: with_field("learned", text)),
@@ -130,7 +127,7 @@ UNREAD = {
 }
 
 
-@pytest.mark.parametrize("guessed", [False, True])
+@pytest.mark.parametrize("guessed", GUESSES)
 @pytest.mark.parametrize("place", UNREAD)
 @pytest.mark.parametrize(
     "text",
@@ -145,22 +142,22 @@ UNREAD = {
         b'{"a":' * 64 + b"1" + b"}" * 64,
     ],
 )
-def test_what_nobody_reads_must_be_json_too(text: bytes, place: str, guessed: bool) -> None:  # noqa: FBT001
+def test_what_nobody_reads_must_be_json_too(text: bytes, place: str, guessed: str) -> None:
     usual, bad = UNREAD[place]
     values: list[bytes | None] = [usual, usual, bad(text), usual]
     events = decode(values, guessed=guessed)
     assert [(row, malformed.code) for row, malformed in events.malformed] == [(2, "json_invalid")]
 
 
-@pytest.mark.parametrize("guessed", [False, True])
+@pytest.mark.parametrize("guessed", GUESSES)
 @pytest.mark.parametrize("place", UNREAD)
 @pytest.mark.parametrize("text", [b'"\\ud83d\\ude00"', '"é"'.encode(), deep(62), b"NaN", b"-Infinity", b"1e999"])
-def test_odd_but_whole_json_is_no_reason_to_refuse(text: bytes, place: str, guessed: bool) -> None:  # noqa: FBT001
+def test_odd_but_whole_json_is_no_reason_to_refuse(text: bytes, place: str, guessed: str) -> None:
     usual, odd = UNREAD[place]
     assert decode([usual, usual, odd(text), usual], guessed=guessed).malformed == []
 
 
-@pytest.mark.parametrize("guessed", [False, True])
+@pytest.mark.parametrize("guessed", GUESSES)
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -168,9 +165,9 @@ def test_odd_but_whole_json_is_no_reason_to_refuse(text: bytes, place: str, gues
         *((odd, "invalid") for odd in ("NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400, '"1"', "true", "[]")),
     ],
 )
-def test_an_odd_number_is_counted_not_refused(text: str, expected: object, guessed: bool) -> None:  # noqa: FBT001
+def test_an_odd_number_is_counted_not_refused(text: str, expected: object, guessed: str) -> None:
     own = feature_decoder(NUMERIC, CATEGORICAL, BOOLEAN)
-    guess = Guess("credit", "3", own.shape) if guessed else None
+    guess = None if guessed == "no guess" else Guess("credit", "3", own.shape)
     value = with_field("features", f'{{"income":{text},"age":3}}')
     events = inbound.decode(batch_of([value, record()]), LIMITS, MINUTE_MS, guess=guess)
     columns = own.decode(events.features, events.values)
@@ -181,7 +178,8 @@ def test_an_odd_number_is_counted_not_refused(text: str, expected: object, guess
 
 
 def test_of_duplicate_keys_the_last_wins() -> None:
-    value = b'{"model_id":"a","prediction_id":"p","features":{"income":1},"features":{"income":2,"income":3},"model_id":"b"}'
+    value = b'{"model_id":"a","prediction_id":"p","features":{"income":1},'
+    value += b'"features":{"income":2,"income":3},"model_id":"b"}'
     events = decode([value])
     columns = feature_decoder(NUMERIC, [], []).decode(events.features)
     assert (events.model_ids, columns.numeric[0, 0]) == (["b"], 3.0)

@@ -75,7 +75,8 @@ def test_any_array_comes_back_with_its_type_shape_and_bits(array: Array) -> None
 def test_counts_travel_in_the_smallest_type_that_holds_them() -> None:
     small = codec.encode(Box(np.full(1_000, 100)), "box/1")
     large = codec.encode(Box(np.full(1_000, 2**40)), "box/1")
-    assert len(small) < 1_100 < 8_000 < len(large)
+    assert len(small) < 1_100
+    assert len(large) > 8_000
 
 
 @settings(max_examples=200, deadline=None)

@@ -101,7 +101,7 @@ def test_names_that_cannot_be_shown_are_made_so() -> None:
 
 def test_features_may_bear_any_name_and_there_may_be_none() -> None:
     names = ["class", "a b", 'quo"te', "f0", "extra0", "__init__"]
-    columns = feature_decoder(names, [], []).decode([Raw(orjson.dumps({name: 1 for name in names}))])
+    columns = feature_decoder(names, [], []).decode([Raw(orjson.dumps(dict.fromkeys(names, 1)))])
     assert columns.numeric.tolist() == [[1.0] * 6]
     empty = feature_decoder([], [], []).decode([Raw(b'{"a":1}')] * 3)
     assert (empty.numeric.shape, empty.boolean.shape, empty.unknown) == ((3, 0), (3, 0), {"a": 3})

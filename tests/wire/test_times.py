@@ -20,7 +20,13 @@ ODD = st.sampled_from(
     [
         *("2026-02-29T00:00:00Z", "2024-02-29T00:00:00Z", "2026-13-01T00:00:00Z", "2026-00-01T00:00:00Z"),
         *("0000-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999Z", "2026-01-01T24:00:00Z"),
-        *("2026-12-31T23:59:60Z", "2026-01-01 00:00:00Z", "2026-01-01t00:00:00z", "２026-01-01T00:00:00Z", "é" * 24),
+        *(
+            "2026-12-31T23:59:60Z",
+            "2026-01-01 00:00:00Z",
+            "2026-01-01t00:00:00z",
+            "\uff12026-01-01T00:00:00Z",
+            "é" * 24,
+        ),
     ]
 )
 
@@ -93,7 +99,7 @@ def test_what_is_no_time_is_none(value: object) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(UTC)))
+@given(st.datetimes(timezones=st.just(UTC)))
 def test_python_reads_the_same(moment: datetime) -> None:
     expected = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     assert times.parse_time(moment.isoformat()) == expected

@@ -70,7 +70,7 @@ def fast_decoder(extras: tuple[str, ...] = (), guess: Guess | None = None) -> Ca
 
     With a guess it decodes the features as well and refuses what the guess does not fit: another model, no features, an
     unknown feature, an invalid value. Raises one of `REFUSALS` on whatever it is not sure of. It does not look at the
-    UTF-8 and the surrogates of what it passes over, at depth, nor at names: that is the caller's part.
+    UTF-8 of what it passes over, at depth, nor at control characters in names: that is the caller's part.
     """
     fields: list[Any] = [(f"extra{place}", Raw, None) for place in range(len(extras))]
     rename = {f"extra{place}": extra for place, extra in enumerate(extras)}
