@@ -92,7 +92,7 @@ class Situation(Struct, frozen=True, kw_only=True):
     budget: Budget | None = None
 
 
-def build(
+def build(  # noqa: PLR0913 - an alert is made of who sends, what is meant and what happened
     sender: Sender,
     settings: policy.Settings,
     subject: Subject,
@@ -142,7 +142,7 @@ def build(
     return envelope(alert, emission.event, sender.service_id, traceparent)
 
 
-def outlier_notices(
+def outlier_notices(  # noqa: PLR0913 - the rows, and everything that is the same for all of them
     sender: Sender,
     settings: policy.Settings,
     rows: Iterable[OutlyingRow],
@@ -180,7 +180,7 @@ def outlier_notices(
     ]
 
 
-def entry(
+def entry(  # noqa: PLR0913 - as many as an entry has fields
     signal: str,
     measure: str,
     detector: str,
@@ -233,7 +233,7 @@ def ranked(entries: Iterable[SignalEntry]) -> list[SignalEntry]:
     )
 
 
-def describe(
+def describe(  # noqa: PLR0913 - as many as a description has fields
     *,
     mean: float | None = None,
     std: float | None = None,

@@ -294,7 +294,7 @@ def _parts(layout: Layout, windows_ms: Ints) -> list[slice]:
     return [slice(start, min(n, start + step)) for start in range(0, n, step)]
 
 
-def _fold_part(
+def _fold_part(  # noqa: PLR0913 - as fold
     layout: Layout, group: Group, rows: Rows, judged: Judged, windows_ms: Ints, offsets: Ints
 ) -> list[Partial]:
     starts, ranks = _ranked(windows_ms)

@@ -1,0 +1,1 @@
+"""What we measure: events in, numbers out. Nothing is remembered."""

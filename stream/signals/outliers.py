@@ -194,7 +194,9 @@ def _highest(candidates: Ints, scores: Scores, columns: Columns, count: int) -> 
     return [row for *_, row in ranked[:count]]
 
 
-def _told(layout: Layout, columns: Columns, rows: Rows, judged: Judged, row: int, source: Source) -> OutlyingRow:
+def _told(  # noqa: PLR0913 - as worst
+    layout: Layout, columns: Columns, rows: Rows, judged: Judged, row: int, source: Source
+) -> OutlyingRow:
     scores = judged.signals[:, row]
     signals = [int(index) for index in np.argsort(-scores, kind="stable")[:CONTRIBUTIONS_MAX] if scores[index]]
     return OutlyingRow(

@@ -152,7 +152,7 @@ class SignalReference(Struct, frozen=True, omit_defaults=False):
     others: list[int] | None = None
     """64-bit hashes of the reference categories that share the bin `other`."""
     singletons: int | None = None
-    """Rows of the counting phase whose category nothing but themselves made known: what `unseen` is measured against."""
+    """Rows of the counting phase whose category nothing but themselves made known: the measure for `unseen`."""
     overdispersion: float | None = None
     rates_overdispersion: list[float] | None = None
     """Overdispersion of the rates of missing and invalid, for categories also of unseen."""
