@@ -31,6 +31,7 @@ stream/
 ├── worker/           the engine room    the only place with a clock, a socket, a thread or a disk
 │   ├── run.py          the worker as a process: slot, signals, exit code
 │   ├── loop.py         poll, step, commit
+│   ├── balance.py      who may read: internal topics before inputs, no input far ahead of the others
 │   ├── task.py         one stage on one partition, its life as a table, its committed and its running state
 │   ├── commit.py       one transaction in five named steps
 │   ├── restore.py      committed offset, newest readable snapshot, silent replay
@@ -39,17 +40,21 @@ stream/
 │   ├── ticks.py        what an idle partition says of time
 │   ├── stages.py       the stages as the worker sees them: functions with their settings bound
 │   ├── ends.py         the two ends of the loop
-│   ├── kafka.py        source and sink over Kafka, and the broadcast of references
+│   ├── kafka.py        the source over Kafka, and the broadcast of references
+│   ├── sink.py         the transactional producer
 │   ├── access.py       whether the broker is there and lets us in
 │   ├── clients.py      the properties of every Kafka client, and how its errors are judged
 │   ├── local.py        the twin of Kafka in memory
+│   ├── cluster.py      what a broker keeps, in memory
 │   ├── files.py        files of predictions as partitions
 │   ├── replay.py       the same loop over files, without Kafka
+│   ├── rerun.py        a run once more, from what it left in the log
 │   ├── topics.py       the topics as they are made and checked
 │   ├── http.py         metrics and health: reads, never decides
 │   ├── metrics.py      the typed list of metrics
 │   ├── telling.py      what metrics learn from records on their way out
 │   ├── status.py       what the worker knows of itself
+│   ├── look.py         where the tasks stand, written down for the metrics
 │   ├── logs.py         one JSON object per line
 │   ├── watchdog.py     ends the process when a call into the client hangs
 │   ├── failpoints.py   planned accidents, for tests
