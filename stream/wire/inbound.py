@@ -309,33 +309,19 @@ def _suspects(task: _Task) -> tuple[list[int], list[int]]:
     batch, limits = task.batch, task.limits
     bytes_max = min(limits.record_bytes, _FEATURE_BYTES_MIN * limits.features)
     look_deep = task.guess is None or native.lets_pass(task.guess.features)
-    suspects, loose = [], []
+    suspects: list[int] = []
+    loose: list[int] = []
     for start in range(0, len(batch), _CHUNK):
         chunk = batch.values[start : start + _CHUNK]
-        if not _plain(chunk, bytes_max, look_deep=look_deep):
-            for place, value in enumerate(chunk, start):
-                if value is None or not _safe(value, limits):
-                    suspects.append(place)
-                elif not value.isascii() or b"\\" in value or b"\x7f" in value:
-                    loose.append(place)
+        text = b"" if None in chunk else b"".join(chunk)  # type: ignore[arg-type] # no None among them
+        longest = max(map(len, chunk)) if text else 0  # type: ignore[arg-type] # as above
+        if not text or longest > bytes_max or (look_deep and _may_be_deep(text, longest)) or not _is_utf8(text):
+            suspects += [place for place, value in enumerate(chunk, start) if value is None or not _safe(value, limits)]
+        if not text or not text.isascii() or b"\\" in text or b"\x7f" in text:
+            loose += range(start, start + len(chunk))
     if task.input_format == "auto":
         suspects += [place for place, headers in enumerate(batch.headers) if headers and _foreign_headers(headers)]
     return suspects, loose
-
-
-def _plain(values: Sequence[bytes | None], bytes_max: int, *, look_deep: bool) -> bool:
-    """Whether the fast path may be trusted with all of these, and their names have no control characters."""
-    if None in values:
-        return False
-    present: Sequence[Any] = values
-    longest, text = max(map(len, present)), b"".join(present)
-    return (
-        longest <= bytes_max
-        and text.isascii()
-        and b"\\" not in text
-        and b"\x7f" not in text
-        and not (look_deep and _may_be_deep(text, longest))
-    )
 
 
 def _may_be_deep(text: bytes, longest: int) -> bool:
@@ -357,10 +343,18 @@ def _safe(value: bytes, limits: Limits) -> bool:
         return False
     if len(value) > _FEATURE_BYTES_MIN * limits.features and value.count(b":") > limits.features:
         return False
+    return _is_utf8(value)
+
+
+def _is_utf8(text: bytes) -> bool:
+    """Whether bytes are UTF-8; of records behind each other: whether all are, those apart that are no JSON anyway."""
+    if text.isascii():
+        return True
     try:
-        return value.isascii() or bool(value.decode())
+        text.decode()
     except UnicodeDecodeError:
         return False
+    return True
 
 
 def _careful(task: _Task, place: int) -> tuple[_Row, set[str]]:

