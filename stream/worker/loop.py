@@ -472,6 +472,8 @@ class Loop:
     def _is_due(self, now_seconds: float) -> bool:
         if not self.tx.open:
             return False
+        if self.tx.ticked or self.tx.idle:
+            return True  # What comes after a tick must not stand in its transaction: nobody could tell the order.
         return not self.options.timed or self.tx.age_seconds(now_seconds) >= self._interval_seconds or self._is_full()
 
     def _is_full(self) -> bool:
