@@ -22,17 +22,25 @@ from flows import (
     STEP_MS,
     Stream,
     built,
+    detect_settings,
     moved,
     published,
     stages,
     without_offsets,
 )
+from simulator import PUBLIC
 from simulator import World as Simulator
 
+from stream.profiles.learning import Settings as LearnSettings
+from stream.stages import ingest
+from stream.wire.codec import decode
+from stream.wire.internal import Watermarks
 from stream.wire.record import Outgoing, Record
 from stream.worker.loop import Loop, Options
 from stream.worker.replay import replay_records
+from stream.worker.rerun import Differs, Run, rerun
 from stream.worker.settings import Settings, Topics
+from stream.worker.stages import Stages
 
 Told: TypeAlias = dict[bytes, list[bytes]]
 """What a reader finds under each key of a topic, in order."""
@@ -74,9 +82,15 @@ class World(Simulator):
     """The simulator with the stages of the product, and what happens in it."""
 
     def __init__(
-        self, references: Sequence[Outgoing], *, inputs: int = 4, internal: int = 3, turn_ms: int = 100
+        self,
+        references: Sequence[Outgoing],
+        *,
+        inputs: int = 4,
+        internal: int = 3,
+        turn_ms: int = 100,
+        idle_after_ms: int = 0,
     ) -> None:
-        super().__init__(inputs=inputs, internal=internal)
+        super().__init__(inputs=inputs, internal=internal, idle_after_ms=idle_after_ms)
         self.inputs = inputs
         self.turn_ms = turn_ms
         for one in references:
@@ -181,7 +195,7 @@ def test_live_and_catching_up_tell_the_same(references: list[Outgoing], log: lis
 STEPS = ["begin", "outputs", "snapshots", "offsets", "commit", "adopt"]
 
 
-@pytest.mark.parametrize("point", [*(f"{step}:4" for step in STEPS), "step@ingest:9", "step@detect:9", "revoke:1"])
+@pytest.mark.parametrize("point", [*(f"{step}:4" for step in STEPS), "step@ingest:3", "step@detect:9", "revoke:1"])
 def test_a_worker_that_dies_at_any_step_changes_nothing(
     point: str, references: list[Outgoing], log: list[bytes], expected: Told
 ) -> None:
@@ -264,6 +278,98 @@ def test_the_seed_of_pythons_hashes_changes_nothing(expected: Told) -> None:
         for seed in ("1", "2")
     }
     assert digests == {digest(expected)}
+
+
+# -- a run against its own log -----------------------------------------------------------------------------------------
+
+LEARN = LearnSettings.model_validate({"rows": 1000, "min_duration": "1h"})
+LEARNING = stages(ingest.Settings(sample_rows=1000), detect_settings(learn=LEARN))
+
+
+def public(records: Iterator[Record | Outgoing], settings: Settings) -> dict[Any, list[Any]]:
+    """What a reader of the public topics meets under each key, in order; dead letters as they come to each place."""
+    found: dict[Any, list[Any]] = {}
+    for record in records:
+        topic = record.topic if isinstance(record, Record) else settings.topics.of(record.role)
+        headers = sorted(record.headers)
+        place = headers if topic == "drift.dead-letters" else None
+        found.setdefault((topic, record.key, str(place)), []).append((record.value, headers))
+    return found
+
+
+def of_run(world: World) -> dict[Any, list[Any]]:
+    return public((record for topic in PUBLIC for record in world.cluster.records(topic)), world.settings)
+
+
+def of_rerun(world: World, given: Sequence[Outgoing], own: Stages) -> dict[Any, list[Any]]:
+    """The log of a world through the stages once more, and the references that were there before."""
+
+    def read(topic: str) -> list[list[Record]]:
+        count = len(world.cluster.logs[topic])
+        return [world.cluster.log((topic, number)).read(0, 10**9)[0] for number in range(count)]
+
+    again = list(given)
+    inputs = {("predictions", number): records for number, records in enumerate(read("predictions"))}
+    run = Run(inputs, read("drift.profiles"), read("drift.references")[0])
+    rerun(run, own, lateness_ms=world.settings.lateness_ms, on_output=again.append)
+    return public(iter(again), world.settings)
+
+
+def test_a_reference_learned_on_the_way_gives_what_the_runs_own_log_gives_again() -> None:
+    world = World([], inputs=4, internal=2)
+    for slot in range(3):
+        world.worker(str(slot), stages=LEARNING, options=Options(strict=True))
+    values = Stream(drift_at=122 * PER_WINDOW).records(128 * PER_WINDOW)
+    for place, value in enumerate(values):
+        world.cluster.write(("predictions", place % 4), value if place % 500 else b"{", timestamp_ms=LAST_MS * 2)
+        if place % 150 == 0:
+            world.turn()
+        if place == 20_000:
+            world.workers.pop()  # never heard of again
+    world.settle()
+    found = of_run(world)
+    assert found == of_rerun(world, [], LEARNING)
+    references = [value for (topic, *_), own in found.items() if topic == "drift.references" for value, _ in own]
+    assert [orjson.loads(value)["complete"] for value in references] == [False, True]
+    alerts = [
+        orjson.loads(value)["data"] for (topic, *_), own in found.items() if topic == "alerts" for value, _ in own
+    ]
+    assert "firing" in {one["status"] for one in alerts}
+    letters = [key for key in found if key[0] == "drift.dead-letters"]
+    assert len(letters) == len(values) // 500 + 1
+
+
+def test_time_that_passed_without_records_stands_in_the_log(references: list[Outgoing]) -> None:
+    world = World(references, inputs=3, internal=2, idle_after_ms=2_000)
+    for slot in range(2):
+        world.start(str(slot))
+    rng = random.Random(3)
+    rows = Stream(drift_at=3 * PER_WINDOW).rows(9 * PER_WINDOW)
+    coming = sorted((row["timestamp"] + rng.choice([0, 0, 31_000]), place) for place, row in enumerate(rows))
+    for at_ms, place in coming:
+        while world.now_ms < at_ms:
+            world.turn()
+        # A partition falls silent for seconds and lets time pass, then the late ones come.
+        partition = rng.randrange(3)
+        if at_ms // 4_000 % 3 != partition:
+            world.cluster.write(("predictions", partition), orjson.dumps(rows[place]), timestamp_ms=at_ms)
+    world.turns(400)
+    found = of_run(world)
+    assert found == of_rerun(world, references, stages())
+    marks = [decode(record.value or b"", Watermarks) for record in world.cluster.records("drift.profiles")]
+    assert any(source.tick for mark in marks if isinstance(mark, Watermarks) for source in mark.sources)
+    assert sum(key[0] == "drift.windows" for key in found) == 2 * 4 * 8 // 2
+
+
+def test_other_inputs_than_those_of_the_run_are_refused(references: list[Outgoing], log: list[bytes]) -> None:
+    world = World(references)
+    world.send(log[:500])
+    world.start()
+    world.settle()
+    log_of = world.cluster.log(("predictions", 0))
+    del log_of.entries[50:]
+    with pytest.raises(Differs, match="watermark"):
+        of_rerun(world, references, stages())
 
 
 PATHS = f"{Path(__file__).parent.parent.parent}:{Path(__file__).parent.parent}"
