@@ -3,17 +3,19 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import counting
 
 from stream.worker.cluster import Cluster
-from stream.worker.ends import Stopped
+from stream.worker.ends import EXIT_RESTART, Stopped
 from stream.worker.failpoints import Failpoint, Failpoints, parse
 from stream.worker.local import LocalEnds
 from stream.worker.loop import Clock, Loop, Options
 from stream.worker.settings import Kafka, Service, Settings, Topics
 from stream.worker.stages import Stages
+from stream.worker.task import RESTORING
 
 START_MS = 1_795_219_200_000
 PUBLIC = ("alerts", "drift.windows", "drift.dead-letters", "drift.references")
@@ -83,6 +85,21 @@ class World:
         self.workers.append(loop)
         return loop
 
+    def try_worker(self, slot: str, failpoints: str = "", *, options: Options | None = None) -> None:
+        """A worker that may die while it starts."""
+        with suppress(Killed):
+            self.worker(slot, failpoints, options=options)
+
+    def closing(self, loop: Loop) -> None:
+        """A worker stops cleanly, unless something stops it before."""
+        try:
+            loop.close()
+        except Killed:
+            return
+        except Stopped as stopped:
+            if stopped.exit_code != EXIT_RESTART:
+                raise
+
     def turn(self, ms: int = 100) -> None:
         """Time passes; every living worker turns once."""
         self.now_ms += ms
@@ -94,7 +111,7 @@ class World:
                 self.workers.remove(loop)
             except Stopped as stopped:
                 self.workers.remove(loop)
-                if stopped.exit_code != 75:
+                if stopped.exit_code != EXIT_RESTART:
                     raise
 
     def turns(self, count: int, ms: int = 100) -> None:
@@ -116,8 +133,8 @@ class World:
         wanted = self.cluster.subscribed(["predictions", "drift.profiles"])
         if any(loop.tx.open for loop in self.workers) or group.pending:
             return False
-        owned = [partition for loop in self.workers for partition in loop.tasks]
-        if sorted(owned) != sorted(wanted):
+        tasks = [task for loop in self.workers for task in loop.tasks.values()]
+        if sorted(task.partition for task in tasks) != sorted(wanted) or any(task.phase in RESTORING for task in tasks):
             return False
         return not any(
             self.cluster.log(partition).read(mark.next_offset if (mark := group.offsets.get(partition)) else 0, 1)[0]

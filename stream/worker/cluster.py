@@ -274,6 +274,8 @@ class Cluster:
         self.session_ms = session_ms
         self.transaction_ms = transaction_ms
         self.logs: dict[str, list[LogView]] = {}
+        self.topic_ids: dict[str, str] = {}
+        """Of topics that were made again; the others are named after their name."""
         self.groups: dict[str, Group] = {}
         self.markers_are_late = False
         """Whether decided transactions get their markers only by `write_markers` (KAFKA-10167)."""

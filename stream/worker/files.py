@@ -46,11 +46,15 @@ class Progress(Struct):
     """Rows with a true outcome: they are no predictions, and are left out."""
 
 
+_NULL: Final = b"null"
+_ABSENT: Final = msgspec.Raw(_NULL)
+
+
 class _Head(Struct):
     """What of a row decides where it goes."""
 
     timestamp: Any = None
-    actual: msgspec.Raw | None = None
+    actual: msgspec.Raw = _ABSENT
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
@@ -88,9 +92,15 @@ def records(  # noqa: PLR0913 - a file, its place, and how to read it
     given: FileFormat = "auto",
     sort: bool = False,
 ) -> Iterator[Record]:
-    """A file as one partition. With `sort` by event time, ties in their order: that reads the whole file first."""
+    """A file as one partition; an offset is the number of a row, from 0.
+
+    With `sort` rows stand by event time, ties in their order, and offsets count that order: it reads the whole file first.
+    """
     found = _predictions(rows(path, progress, given), topic, partition, progress)
-    return iter(sorted(found, key=lambda record: record.timestamp_ms)) if sort else found
+    if not sort:
+        return found
+    ordered = sorted(found, key=lambda record: record.timestamp_ms)
+    return (msgspec.structs.replace(record, offset=place) for place, record in enumerate(ordered))
 
 
 def _predictions(lines: Iterator[bytes], topic: str, partition: int, progress: Progress) -> Iterator[Record]:
@@ -101,7 +111,7 @@ def _predictions(lines: Iterator[bytes], topic: str, partition: int, progress: P
             head = _HEAD.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             head = _Head()
-        if head.actual is not None:
+        if bytes(head.actual) != _NULL:
             progress.feedback += 1
             continue
         own_ms = None if head.timestamp is None else parse_time(head.timestamp)

@@ -111,8 +111,8 @@ class LocalEnds:
         return len(self._cluster.logs[topic])
 
     def topic_id(self, topic: str) -> str:
-        """A topic in memory is never made twice."""
-        return f"local-{topic}"
+        """Its name, unless it was made again."""
+        return self._cluster.topic_ids.get(topic, f"local-{topic}")
 
     def begin(self) -> None:
         """Begin a transaction."""

@@ -532,10 +532,13 @@ class Loop:
             raise Stopped(EXIT_RESTART, "aborts", f"{self._aborts} transactions in a row were aborted: {reason}")
 
     def _rewind(self) -> None:
-        """Read again from the last commit, whatever was delivered since."""
+        """Read again from the last commit, whatever was delivered since.
+
+        A replay goes on where it is, but needs a seek as well: what was polled together with the abort is dropped.
+        """
         self._must_rewind = False
         for task in self.tasks.values():
-            if task.phase is Phase.RUNNING and not task.pauses:
+            if task.phase in READING and not task.pauses:
                 self.ends.pause(task.partition)
                 self.ends.resume(task.partition, task.read_offset)
 
