@@ -420,6 +420,7 @@ class References:
         self.errors = 0
         """Records that could not be read, and were ignored."""
         self._by_id: dict[str, _Known] = {}
+        self._retired: frozenset[str] = frozenset()
         self._by_version: dict[tuple[str, str], list[_Known]] = {}
 
     @classmethod
@@ -434,7 +435,8 @@ class References:
     def apply_all(self, records: Iterable[Record]) -> "References":
         """The view after many records, in offset order, at the cost of one."""
         view = References()
-        view.offset, view.errors, view._by_id = self.offset, self.errors, dict(self._by_id)
+        view.offset, view.errors = self.offset, self.errors
+        view._by_id, view._retired = dict(self._by_id), self._retired
         touched: set[tuple[str, str]] = set()
         for record in records:
             version = view._take(record)
@@ -444,8 +446,9 @@ class References:
         view._by_version = dict(self._by_version)
         for version in touched:
             view._by_version.pop(version, None)
-        for known in sorted(view._by_id.values(), key=_in_force_last):
-            if known.version in touched and known.reference.scope == "inputs":
+        for known in sorted(view._by_id.values(), key=lambda one: in_force_last(one.reference)):
+            in_use = known.reference.scope == "inputs" and known.reference.reference_id not in view._retired
+            if known.version in touched and in_use:
                 view._by_version.setdefault(known.version, []).append(known)
         return view
 
@@ -459,7 +462,10 @@ class References:
         return known[place - 1].tables() if place else None
 
     def by_id(self, reference_id: str) -> Tables | None:
-        """The tables of one reference of scope `inputs`, in force or not; None when it is unknown or retired."""
+        """The tables of one reference of scope `inputs`, in force or not, retired or not; None when it is unknown.
+
+        Profiles were built with a retired one before its tombstone was heard: they stay readable.
+        """
         known = self._by_id.get(reference_id)
         return known.tables() if known is not None and known.reference.scope == "inputs" else None
 
@@ -470,14 +476,18 @@ class References:
     def _take(self, record: Record) -> tuple[str, str] | None:
         """Take in one record; the model version it concerns, None if it changes nothing."""
         if record.value is None:
-            gone = self._by_id.pop(_id_in_key(record.key), None)
-            return None if gone is None else gone.version
+            gone = self._by_id.get(_id_in_key(record.key))
+            if gone is None:
+                return None
+            self._retired |= {gone.reference.reference_id}
+            return gone.version
         reference = decode_reference(record.value)
         known = None if isinstance(reference, Malformed) else _known(reference)
         if known is None:
             self.errors += 1
             return None
         self._by_id[known.reference.reference_id] = known
+        self._retired -= {known.reference.reference_id}
         return known.version
 
 
@@ -514,8 +524,9 @@ def _known(reference: Reference) -> _Known | None:
     return known
 
 
-def _in_force_last(known: _Known) -> tuple[int, bool, str]:
-    return (known.effective_from_ms, known.reference.complete, known.reference.reference_id)
+def in_force_last(reference: Reference) -> tuple[int, bool, str]:
+    """Sorting key: of several references the last one goes before the others."""
+    return (parse_time(reference.effective_from) or 0, reference.complete, reference.reference_id)
 
 
 def _id_in_key(key: bytes | None) -> str:

@@ -215,7 +215,8 @@ def test_a_view_stays_as_it_is_when_the_log_goes_on() -> None:
 
     assert (before.offset, after.offset) == (5, 8)
     assert before.by_id(reference.reference_id) is before.at("credit", "3", 0)
-    assert after.by_id(reference.reference_id) is None
+    assert after.at("credit", "3", 0) is None
+    assert after.by_id(reference.reference_id) is before.by_id(reference.reference_id)
     assert after.at("credit", "3", 0) is None
     assert after.versions() == []
 

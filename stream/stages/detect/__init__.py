@@ -19,7 +19,7 @@ from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import STATE_VERSION, Open, State, Version
 from stream.wire import codec
 from stream.wire.codec import Malformed
-from stream.wire.internal import END_OF_TIME_MS, PARTIAL, SAMPLE, WATERMARKS, Partial, Sample, Watermarks
+from stream.wire.internal import PARTIAL, SAMPLE, WATERMARKS, Partial, Sample, Watermarks
 from stream.wire.record import Outgoing, Record
 
 __all__ = ["STATE_VERSION", "Settings", "State", "decode", "digest", "encode", "start", "step", "waits_for"]
@@ -69,30 +69,31 @@ def decode(data: bytes) -> State | Malformed:
 
 
 def digest(state: State) -> str:
-    """16 hex digits over all alerts and readings published so far: equal for equal histories."""
+    """16 hex digits over all that was published so far: equal for equal histories."""
     return f"{state.digest:016x}"
 
 
 def _heard(settings: Settings, state: State, record: Record) -> State:
     """The state after one record, before any window is closed for it."""
-    match None if record.value is None else codec.kind_of(record.value):
-        case "partial/1":
-            return _gathered(settings, state, _opened(record, Partial, PARTIAL))
-        case "sample/1":
-            return _gathered(settings, state, _opened(record, Sample, SAMPLE))
-        case "watermarks/1":
-            return replace(state, marks=windows.apply(state.marks, _opened(record, Watermarks, WATERMARKS)))
-        case _:
-            where = f"{record.topic}[{record.partition}] offset {record.offset}"
-            raise ValueError(f"{where}: not a record of this system")
+    kind = None if record.value is None else codec.kind_of(record.value)
+    if kind == PARTIAL:
+        return _gathered(settings, state, _opened(record, Partial, PARTIAL))
+    if kind == SAMPLE:
+        return _gathered(settings, state, _opened(record, Sample, SAMPLE))
+    if kind == WATERMARKS:
+        return replace(state, marks=windows.apply(state.marks, _opened(record, Watermarks, WATERMARKS)))
+    raise ValueError(f"{_place(record)}: not a record of this system")
 
 
 def _opened(record: Record, shape: type[T], kind: str) -> T:
     found = codec.decode(record.value or b"", shape, kind)
     if isinstance(found, Malformed):
-        where = f"{record.topic}[{record.partition}] offset {record.offset}"
-        raise ValueError(f"{where}: {found.code}: {found.detail}")  # noqa: TRY004 - bytes, not types, are wrong
+        raise ValueError(f"{_place(record)}: {found.code}: {found.detail}")  # noqa: TRY004 - bytes, not types, are wrong
     return found
+
+
+def _place(record: Record) -> str:
+    return f"{record.topic}[{record.partition}] offset {record.offset}"
 
 
 def _gathered(settings: Settings, state: State, part: Partial | Sample) -> State:
@@ -139,25 +140,28 @@ def _closed_windows(settings: Settings, references: References, state: State) ->
             version, records = close(closing, state.versions[name])
             outgoing += records
             room -= len(version.segments)
-            if version.forgotten(settings.alerts.retire_after):
-                del state.versions[name]
-            else:
-                state.versions[name] = version
+            state.versions[name] = version
+            if version.silent_for(settings.alerts.retire_after):
+                _forget(state, name, version)
             if room <= 0:
                 break
     return replace(state, digest=_chained(state.digest, outgoing)), outgoing
 
 
-def _due(settings: Settings, state: State, watermark_ms: int) -> list[Name]:
-    """The model versions with the earliest window to close, sorted; none when nothing is due.
+def _forget(state: State, name: Name, version: Version) -> None:
+    """A version that was silent for long is gone; events that come after the silence begin it anew."""
+    del state.versions[name]
+    if version.open:
+        first_ms = min(version.open)
+        state.versions[name] = Version(first_ms, first_ms, learning=version.learning, open=version.open)
 
-    At the end of an input (a watermark beyond all time) only windows up to the newest with events are due.
-    """
-    ended = watermark_ms + settings.windows.lateness >= END_OF_TIME_MS
+
+def _due(settings: Settings, state: State, watermark_ms: int) -> list[Name]:
+    """The model versions with the earliest window to close, sorted; none when nothing is due."""
     starts = {
         name: version.next_ms
         for name, version in state.versions.items()
-        if version.next_ms + settings.windows.size <= watermark_ms and (version.open or not ended)
+        if version.next_ms + settings.windows.size <= watermark_ms
     }
     first = min(starts.values(), default=None)
     return sorted(name for name, start_ms in starts.items() if start_ms == first)

@@ -10,15 +10,13 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from stream.detectors import Reason
 from stream.profiles import cuts, learning, summaries, trail
-from stream.profiles.reference import References, Tables, reference_key
+from stream.profiles.reference import References, Tables, in_force_last, reference_key
 from stream.profiles.summaries import Dense
 from stream.stages.detect import tell, watch
 from stream.stages.detect.plan import plan
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import Open, Version
-from stream.stages.detect.tell import Closed
 from stream.wire import codec
 from stream.wire.internal import Partial, Reference, Sample, Span
 from stream.wire.record import Outgoing
@@ -63,23 +61,27 @@ def close(closing: Closing, version: Version) -> Told:
         trail=trail.append(version.trail, closing.start_ms, spans),
         open={other: one for other, one in version.open.items() if other != closing.start_ms},
     )
-    found = [closing.references.by_id(reference_id) for reference_id in window.partials]
-    present = sorted((tables for tables in found if tables is not None), key=_in_force_last)
+    present = sorted(
+        (_known(closing, reference_id) for reference_id in window.partials),
+        key=lambda tables: in_force_last(tables.reference),
+    )
     sampled = window.sample is not None and window.sample.rows > 0
+    records: list[Outgoing] = []
     if window.sample is not None and sampled and not present:
-        return _sampled(closing, version, window.sample)
-    tables = present[-1] if present else closing.references.by_id(version.reference_id or "")
-    if tables is None:
-        return version, []
+        version, records = _sampled(closing, version, window.sample)
+    if not present and version.reference_id is None:
+        return version, records
+    tables = present[-1] if present else _known(closing, version.reference_id or "")
     partial = window.partials.get(tables.reference.reference_id)
-    version, records = _under(closing, version, tables, spans)
+    if present:
+        version, records = _under(closing, version, tables, spans)
     profile = _dense(tables, partial)
-    if len(present) + sampled > 1:
-        version, told = _judged(closing, version, tables, profile, partial, mixed=True)
-        return version, records + told
-    version, learned = _counted(closing, version, tables, profile)
-    version, told = _judged(closing, version, tables, profile, partial, mixed=False)
-    return version, records + learned + told
+    mixed = sampled or len(present) > 1
+    if not mixed:
+        version, learned = _counted(closing, version, tables, profile)
+        records = records + learned
+    version, told = _judged(closing, version, tables, profile, partial, mixed=mixed)
+    return version, records + told
 
 
 def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
@@ -89,10 +91,9 @@ def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
     before = version.watch
     if before is None:
         raise ValueError("a window is judged under a reference only")
-    settings, start_ms = closing.settings, closing.start_ms
-    own = plan(settings, tables, before.serving)
-    after, judged = (before, None) if mixed else watch.update(settings, own, before, start_ms, profile)
-    window = Closed(settings, *closing.name, own, start_ms, profile, judged, Reason.REFERENCE_CHANGED)
+    own = plan(closing.settings, tables, before.serving)
+    after, judged = (before, None) if mixed else watch.update(own, before, closing.start_ms, profile)
+    window = tell.closed(closing.name, own, closing.start_ms, profile, judged)
     rows, alerts = tell.alerts(window, version, after)
     records = [
         *alerts,
@@ -111,13 +112,14 @@ def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[S
     old = closing.references.by_id(version.reference_id or "")
     if version.watch is not None and old is not None:
         own = plan(closing.settings, old, version.watch.serving)
-        last = Closed(closing.settings, *closing.name, own, closing.start_ms, _dense(old, None), None)
+        last = tell.closed(closing.name, own, closing.start_ms, _dense(old, None), None)
         rows, records = tell.alerts(last, version, version.watch, new_reference=True)
+        rows = {name: row for name, row in rows.items() if name[0] in tables.segments}
     began: dict[tuple[str, int], int] = {}
     for span in spans:
         where = (span.topic, span.partition)
         began[where] = min(began.get(where, span.first_offset), span.first_offset)
-    fresh = watch.start(closing.settings, plan(closing.settings, tables, None), closing.start_ms, began)
+    fresh = watch.start(plan(closing.settings, tables, None), closing.start_ms, began)
     version = replace(version, reference_id=reference_id, segments=tables.segments, watch=fresh, alerts=rows)
     return version, records
 
@@ -126,15 +128,26 @@ def _sampled(closing: Closing, version: Version, sample: Sample) -> Told:
     """A window without a reference: its rows help to make one."""
     settings = closing.settings
     declared = settings.declared.get(closing.name[0], cuts.Declared())
+    state = version.learning or learning.State()
+    if learning.phase(state) is not learning.Phase.SAMPLING and _is_stranded(closing, version, state):
+        state = learning.State()
     state, found = learning.sampled(
-        version.learning or learning.State(),
+        state,
         settings.learn,
         cuts.Plan(*closing.name, settings.windows.size, declared),
         sample,
         end_ms=closing.end_ms,
         effective_from_ms=closing.effective_from_ms,
     )
-    return replace(version, learning=state), _published(found)
+    return _learned(closing, version, state, found)
+
+
+def _is_stranded(closing: Closing, version: Version, state: learning.State) -> bool:
+    """Whether rows are sampled again although a reference was made: it was retired, not merely not heard of yet."""
+    last_ms = (
+        state.counts.end_ms if state.counts is not None and state.counts.first_ms is not None else version.since_ms
+    )
+    return closing.end_ms - last_ms > closing.settings.learn.max_wait
 
 
 def _counted(closing: Closing, version: Version, tables: Tables, profile: Dense) -> Told:
@@ -143,9 +156,9 @@ def _counted(closing: Closing, version: Version, tables: Tables, profile: Dense)
     if provisional.complete:
         return replace(version, learning=None), []
     state = version.learning
-    if state is None or state.provisional is None or state.provisional.reference_id != provisional.reference_id:
+    if state is None or not (state.learned or state.provisional == provisional):
         state = learning.State(provisional=provisional, counts=learning.no_counts(tables))
-    if not profile.rows[0]:
+    if state.learned or not profile.rows[0]:
         return replace(version, learning=state), []
     state, found = learning.counted(
         state,
@@ -155,7 +168,15 @@ def _counted(closing: Closing, version: Version, tables: Tables, profile: Dense)
         profile,
         effective_from_ms=closing.effective_from_ms,
     )
-    return replace(version, learning=state), _published(found)
+    return _learned(closing, version, state, found)
+
+
+def _known(closing: Closing, reference_id: str) -> Tables:
+    """The tables of a reference that a partial profile names; whoever steps has made sure that they are there."""
+    tables = closing.references.by_id(reference_id)
+    if tables is None:
+        raise ValueError(f"reference {reference_id} is not known, so its profiles cannot be read")
+    return tables
 
 
 def _dense(tables: Tables, partial: Partial | None) -> Dense:
@@ -165,11 +186,9 @@ def _dense(tables: Tables, partial: Partial | None) -> Dense:
     return summaries.dense(some, len(tables.segments), layout.columns, len(layout.numeric))
 
 
-def _published(reference: Reference | None) -> list[Outgoing]:
-    if reference is None:
-        return []
-    return [Outgoing("references", reference_key(reference), codec.encode_reference(reference))]
-
-
-def _in_force_last(tables: Tables) -> tuple[int, str]:
-    return codec.parse_time(tables.reference.effective_from) or 0, tables.reference.reference_id
+def _learned(closing: Closing, version: Version, state: learning.State, found: Reference | None) -> Told:
+    """The version with what it has learned; a reference that was made is published."""
+    if found is None:
+        return replace(version, learning=state), []
+    record = Outgoing("references", reference_key(found), codec.encode_reference(found))
+    return replace(version, learning=state, since_ms=closing.end_ms), [record]

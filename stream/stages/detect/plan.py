@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from msgspec import Struct
 
-from stream.detectors import Bools, Codes, Floats, Ints, Reason, budget, histogram, page_hinkley
+from stream.detectors import Codes, Floats, Ints, Reason, budget, histogram, page_hinkley
 from stream.profiles.reference import SMALL_ROWS, Family, Tables, epsilon_ref
 from stream.stages.detect.settings import Settings
 
@@ -16,13 +16,16 @@ Group: TypeAlias = tuple[int, GroupKind]
 KINDS: Final[tuple[GroupKind, ...]] = ("data_drift", "prediction_drift")
 TESTS_PER_SIGNAL: Final = 3
 """ADWIN on u and its spread, Page-Hinkley on u: their notices cost one more budget together (`statistics.md` 8.2)."""
+ORDERED: Final = 0
+UNORDERED: Final = 1
+"""Places of the two families in every pair."""
 
 
 class Serving(Struct, frozen=True, eq=False):
     """What a reference built from training rows cannot tell, measured on the first live windows."""
 
     phi: Floats
-    """[G, S] overdispersion, at least 1."""
+    """[G, S] overdispersion, at least 1; NaN where too few windows had events."""
     n_bar: Floats
     """[G, S] mean valid events of a non-empty window."""
 
@@ -33,6 +36,8 @@ class Series(Struct, frozen=True, eq=False):
     signals: Ints
     """[N] index among the signals."""
     law: histogram.Law
+    z: Floats | None
+    """[G * N, B] normal scores of ordered bins."""
     phi: Floats
     n_bar: Floats
     rows: Floats
@@ -46,21 +51,34 @@ class Series(Struct, frozen=True, eq=False):
 
     def of(self, segment: int, signals: Ints) -> Ints:
         """Indices of some signals of one segment among the series, those of other families left out."""
-        places = np.flatnonzero(np.isin(self.signals, signals))
-        return segment * len(self.signals) + places
+        return segment * len(self.signals) + np.flatnonzero(np.isin(self.signals, signals))
+
+
+class Where(Struct, frozen=True):
+    """Where a signal stands."""
+
+    family: int
+    place: int
+    """Among the signals of its family."""
+    numeric: int | None
+    """Among the numeric signals."""
+    kind: GroupKind
 
 
 class Plan(Struct, frozen=True, eq=False):
     """One model version under one reference: G segments, S signals."""
 
+    settings: Settings
     tables: Tables
     serving_known: bool
-    """Whether phi is known; without it nothing goes beyond a warning."""
+    """Whether overdispersion is known; without it nothing goes beyond a warning."""
     ordered: Series
     unordered: Series
     means: page_hinkley.Law
     members: dict[GroupKind, Ints]
     """Indices of the signals of each kind."""
+    where: list[Where]
+    """[S]"""
     ln_group: dict[GroupKind, Floats]
     """[G] ln A_g"""
     shares: dict[GroupKind, Floats]
@@ -74,7 +92,7 @@ class Plan(Struct, frozen=True, eq=False):
         return self.ordered, self.unordered
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def plan(settings: Settings, tables: Tables, serving: Serving | None) -> Plan:
     """The plan of a model version; remembered, since its laws cost some 10 ms per 1,000 series."""
     names, segments = tables.layout.names, len(tables.segments)
@@ -87,14 +105,17 @@ def plan(settings: Settings, tables: Tables, serving: Serving | None) -> Plan:
     ln_threshold = np.zeros((segments, len(names)))
     for kind in KINDS:
         ln_threshold[:, members[kind]] = ln_group[kind][:, None] - budget.ln_weights(len(members[kind]))
-    ordered = _series(settings, tables, tables.ordered, serving, ln_threshold, has_order=True)
+    ordered = _series(settings, tables, tables.ordered, serving, ln_threshold)
+    known = np.concatenate([tables.ordered.phi[0], tables.unordered.phi[0]])
     return Plan(
+        settings=settings,
         tables=tables,
-        serving_known=serving is not None or not np.isnan(tables.ordered.phi[:1]).any(),
+        serving_known=serving is not None or bool(np.isfinite(known).any()),
         ordered=ordered,
-        unordered=_series(settings, tables, tables.unordered, serving, ln_threshold, has_order=False),
+        unordered=_series(settings, tables, tables.unordered, serving, ln_threshold),
         means=page_hinkley.Law(tables.u_mean.reshape(-1), tables.u_sd.reshape(-1), ordered.n_bar / ordered.phi),
         members=members,
+        where=[_where(tables, signal) for signal in range(len(names))],
         ln_group=ln_group,
         shares=shares,
         ln_threshold=ln_threshold,
@@ -106,49 +127,53 @@ def kind_of(signal: str) -> GroupKind:
     return "data_drift" if signal.startswith("feature:") or signal == "row:distance" else "prediction_drift"
 
 
+def _where(tables: Tables, signal: int) -> Where:
+    family = ORDERED if signal in tables.ordered.signals else UNORDERED
+    numeric = tables.layout.numeric
+    return Where(
+        family=family,
+        place=int(np.flatnonzero((tables.ordered, tables.unordered)[family].signals == signal)[0]),
+        numeric=numeric.index(signal) if signal in numeric else None,
+        kind=kind_of(tables.layout.names[signal]),
+    )
+
+
 def _shares(settings: Settings, kind: GroupKind, segments: int) -> Floats:
     return np.array(
         [budget.share(settings.budget, kind, segment_values=segments - 1, whole=g == 0) for g in range(segments)]
     )
 
 
-def _series(  # noqa: PLR0913 - private, all that a series is made of
-    settings: Settings,
-    tables: Tables,
-    family: Family,
-    serving: Serving | None,
-    ln_threshold: Floats,
-    *,
-    has_order: bool,
+def _series(
+    settings: Settings, tables: Tables, family: Family, serving: Serving | None, ln_threshold: Floats
 ) -> Series:
-    segments, bins = len(tables.segments), family.p.shape[2]
+    bins = family.p.shape[2]
     phi, n_bar = family.phi, family.n_bar
     if serving is not None:
         own_phi, own_n_bar = serving.phi[:, family.signals], serving.n_bar[:, family.signals]
         phi, n_bar = np.where(np.isnan(phi), own_phi, phi), np.where(np.isnan(n_bar), own_n_bar, n_bar)
+    # A segment too thin to tell spreads like the whole model.
+    phi = np.where(np.isnan(phi), phi[:1], phi)
     phi, n_bar = np.where(np.isnan(phi), 1.0, phi), np.where(np.isnan(n_bar), 1.0, n_bar)
     p = family.p.reshape(-1, bins)
+    z = np.tile(family.z, (len(tables.segments), 1)) if family is tables.ordered else None
     epsilon = settings.budget.tolerance + epsilon_ref(p, (family.rows / phi).reshape(-1))
-    z = np.tile(family.z, (segments, 1)) if has_order else None
     return Series(
         signals=family.signals,
         law=histogram.law(p, epsilon, z=z),
+        z=z,
         phi=phi.reshape(-1),
         n_bar=n_bar.reshape(-1),
         rows=family.rows.reshape(-1),
         ln_threshold=ln_threshold[:, family.signals].reshape(-1),
-        reason=_reasons(tables, _small(family, phi)),
+        reason=_reasons(tables, family.rows / phi),
     )
 
 
-def _small(family: Family, phi: Floats) -> Bools:
-    """Segments with too few rows to compare with; the whole model is judged in any case."""
-    small = family.rows / phi < SMALL_ROWS
-    small[0] = False
-    return np.asarray(small)
-
-
-def _reasons(tables: Tables, small: Bools) -> Codes:
+def _reasons(tables: Tables, effective_rows: Floats) -> Codes:
+    """A segment with too few rows to compare with is not judged; the whole model is in any case."""
     if not tables.reference.complete:
-        return np.full(small.size, Reason.LEARNING, dtype=np.int8)
+        return np.full(effective_rows.size, Reason.LEARNING, dtype=np.int8)
+    small = effective_rows < SMALL_ROWS
+    small[0] = False
     return np.where(small, Reason.REFERENCE_SMALL, Reason.NONE).astype(np.int8).reshape(-1)

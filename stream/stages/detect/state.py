@@ -40,8 +40,15 @@ class Laws(Struct, frozen=True, eq=False):
     unordered: Law
 
 
+class OpenForm(Struct, frozen=True, eq=False):
+    """The open detectors of all series; those without an episode are at rest."""
+
+    laws: Laws
+    detectors: Pair
+
+
 class Episode(Struct, frozen=True, eq=False):
-    """A group whose alert is open: the law it is tested against now, and what is known of the change."""
+    """A group whose alert is open, and what is known of the change."""
 
     windows: int
     """Closed since the alarm."""
@@ -50,12 +57,9 @@ class Episode(Struct, frozen=True, eq=False):
     proven: bool
     """Whether the evidence lists them, or they only contribute."""
     points: dict[int, ChangePoint]
-    """Since when, per listed signal."""
-    laws: Laws
-    detectors: Pair
-    """The open form, of the members of the group alone."""
-    since_ms: int
-    """The open detectors remember from here on."""
+    """Since when, per listed signal, the law of the reference is gone."""
+    begun: dict[int, int]
+    """Since when, per listed signal, the law in force is: the change point of its last move."""
     shape: ChangeType
     shifts: int = 0
     """Times yet another law was found."""
@@ -84,6 +88,8 @@ class Watch(Struct, frozen=True, eq=False):
     unordered: History
     moments: History
     """[G, numeric signals, 4 + 1] moments of the recent past, and the events behind them."""
+    open_form: OpenForm | None = None
+    """Only while an episode is open."""
     episodes: dict[Group, Episode] = field(default_factory=dict)
     """Open ones, by segment and kind."""
     ended: dict[Group, Episode] = field(default_factory=dict)
@@ -117,15 +123,17 @@ class Version(Struct, frozen=True):
     """Its segments."""
     watch: Watch | None = None
     learning: LearningState | None = None
+    since_ms: int = 0
+    """End of the window that last changed the phase of learning."""
     trail: Trail = field(default_factory=Trail)
     alerts: dict[tuple[str, str], Row] = field(default_factory=dict)
     """By segment name and kind."""
     open: dict[int, Open] = field(default_factory=dict)
     """By window start."""
 
-    def forgotten(self, retire_after_ms: int) -> bool:
-        """Whether it has been silent for so long that nothing of it is worth keeping."""
-        return not self.open and self.next_ms - self.seen_ms >= retire_after_ms
+    def silent_for(self, duration_ms: int) -> bool:
+        """Whether no event has come for so long, in event time."""
+        return self.next_ms - self.seen_ms >= duration_ms
 
 
 class State(Struct, frozen=True):
@@ -134,6 +142,6 @@ class State(Struct, frozen=True):
     marks: Marks = field(default_factory=Marks)
     versions: dict[tuple[str, str], Version] = field(default_factory=dict)
     digest: int = 0
-    """Chained over the bytes of all alerts and readings published (`reliability.md` 4)."""
+    """Chained over the bytes of all that was published (`reliability.md` 4)."""
     refused: int = 0
     """Partial profiles of closed windows."""

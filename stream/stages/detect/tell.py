@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from stream.alerts import evidence, lifecycle, policy
 from stream.detectors import Floats, Ints, Level, Reason, Verdicts, effects, locate
 from stream.profiles import coarse, describe, reference, trail
-from stream.profiles.reference import Family, Tables
+from stream.profiles.reference import Tables
 from stream.profiles.summaries import Dense
 from stream.signals import outliers
 from stream.stages.detect import watch as watching
-from stream.stages.detect.plan import KINDS, Group, GroupKind, Plan
+from stream.stages.detect.plan import KINDS, ORDERED, Group, Plan
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import Episode, Version, Watch
 from stream.stages.detect.watch import Judged
@@ -45,18 +45,35 @@ _RAW_DIGITS: Final = 9
 """Digits of a value in the signal's own unit."""
 
 
-class Closed(Struct, frozen=True, eq=False):
-    """A closed window of one model version, and by what it was judged."""
+class Shown(Struct, frozen=True, eq=False):
+    """What readings and alerts show of all signals of a window."""
 
-    settings: Settings
+    counts: tuple[Ints, Ints]
+    """Coarse counts [G, N, B] of the ordered and the unordered family."""
+    effects: tuple[effects.Effects, effects.Effects]
+    """[G * N] each."""
+    hits: Ints
+    """[G, S, 3] missing, invalid, unseen."""
+    numbers: Floats
+    """[G, numeric signals, 5] mean, deviation, three quantiles; NaN without events."""
+
+
+class Closed(Struct, frozen=True, eq=False):
+    """A closed window of one model version, by what it was judged, and what it shows. Made by `closed`."""
+
     model_id: str
     model_version: str
     plan: Plan
     start_ms: int
     profile: Dense
     judged: Judged | None
-    """None where the window could not be judged, for `reason`."""
-    reason: Reason = Reason.NONE
+    """None where a window mixes references."""
+    shown: Shown
+
+    @property
+    def settings(self) -> Settings:
+        """Those of its plan."""
+        return self.plan.settings
 
     @property
     def end_ms(self) -> int:
@@ -69,32 +86,35 @@ class Closed(Struct, frozen=True, eq=False):
         return self.plan.tables
 
 
-class _Sizes(Struct, frozen=True, eq=False):
-    """What readings share: coarse counts [G, N, B] of one family, and effect sizes [G * N]."""
-
-    counts: Ints
-    effects: effects.Effects
-
-
-class _Shown(Struct, frozen=True, eq=False):
-    """What readings share of all signals of a window."""
-
-    sizes: tuple[_Sizes, _Sizes]
-    hits: Ints
-    """[G, S, 3] missing, invalid, unseen"""
-    numbers: Floats
-    """[G, numeric signals, 5] mean, deviation, three quantiles; NaN without events"""
+def closed(name: tuple[str, str], plan: Plan, start_ms: int, profile: Dense, judged: Judged | None) -> Closed:
+    """A window ready to be told: what all readings and alerts of it share is computed once."""
+    tables = plan.tables
+    coarse_counts = reference.coarse(tables, profile.counts)
+    sizes = [
+        _effects(
+            counts.reshape(-1, counts.shape[2]),
+            family.p.reshape(-1, counts.shape[2]),
+            np.tile(family.bins, len(counts)),
+            ordered=family is tables.ordered,
+        )
+        for family, counts in zip((tables.ordered, tables.unordered), coarse_counts, strict=True)
+    ]
+    mean, std = describe.mean_and_std(tables.scale, profile.counts, profile.moments)
+    quantiles = describe.quantiles(tables.scale, profile.counts, QUANTILES)
+    shown = Shown(
+        counts=coarse_counts,
+        effects=(sizes[0], sizes[1]),
+        hits=reference.hits(tables.layout, profile.counts),
+        numbers=np.concatenate([mean[:, :, None], std[:, :, None], quantiles], axis=2),
+    )
+    return Closed(*name, plan, start_ms, profile, judged, shown)
 
 
 def readings(window: Closed, alert_ids: Mapping[Group, str]) -> list[Outgoing]:
     """One reading per segment and signal, in their order."""
-    shown = _Shown(
-        sizes=_sizes(window.tables, window.profile.counts),
-        hits=reference.hits(window.tables.layout, window.profile.counts),
-        numbers=_numbers(window),
-    )
+    times = (rfc3339(window.start_ms), rfc3339(window.end_ms))
     return [
-        outbound.reading_record(_reading(window, segment, signal, shown, alert_ids))
+        outbound.reading_record(_reading(window, segment, signal, times, alert_ids))
         for segment in range(len(window.tables.segments))
         for signal in range(len(window.tables.layout.names))
     ]
@@ -136,13 +156,18 @@ def settled(window: Closed, version: Version, watch: Watch, rows: Mapping[tuple[
     if window.judged is None:
         return watch
     firing = alert_ids(window, rows)
-    ended = {group: one for group, one in {**watch.ended, **window.judged.returns}.items() if group in firing}
-    changed = {*window.judged.alarms, *window.judged.returns}
-    resets = dict(watch.resets)
-    if changed:
-        here = next_offsets(span for entry in version.trail.entries for span in entry.spans)
-        resets |= dict.fromkeys(changed, here)
-    return replace(watch, ended=ended, resets=resets)
+    ended = {group: one for group, one in watch.ended.items() if group in firing}
+    changed = sorted(window.judged.alarms | window.judged.returns)
+    calibrated = watch.serving is not None and not window.plan.serving_known
+    if not (changed or calibrated):
+        return replace(watch, ended=ended)
+    here = next_offsets(span for entry in version.trail.entries for span in entry.spans)
+    return replace(
+        watch,
+        ended=ended,
+        began=here if calibrated else watch.began,
+        resets={**watch.resets, **dict.fromkeys(changed, here)},
+    )
 
 
 def outlier_notices(window: Closed, worst: Iterable[OutlyingRow]) -> list[Outgoing]:
@@ -244,11 +269,12 @@ def _moved(window: Closed, watch: Watch, group: Group, one: Episode, signal: int
     """A signal of an episode: what it was, and what it is since its change point."""
     segment, tables, judged = group[0], window.tables, window.judged
     point = one.points[signal]
-    counts = watching.since(window.plan, watch, group, signal, point.at_ms)
-    family, place = _family(tables, signal)
+    counts = watching.since(window.plan, watch, segment, signal, point.at_ms)
+    where = window.plan.where[signal]
+    family, place = (tables.ordered, tables.unordered)[where.family], where.place
     bins = int(family.bins[place])
     p = family.p[segment, place]
-    sizes = _effects(counts[None], p[None], family.bins[place : place + 1], ordered=family is tables.ordered)
+    sizes = _effects(counts[None], p[None], family.bins[place : place + 1], ordered=where.family == ORDERED)
     known = judged is not None and judged.reason[segment, signal] == Reason.NONE
     statistic = float(judged.statistic[segment, signal]) if judged is not None and known else None
     threshold = float(judged.threshold[segment, signal]) if judged is not None and known else None
@@ -287,26 +313,25 @@ def _detections(window: Closed) -> dict[Group, tuple[SignalEntry, ...]]:
             segment, place = divmod(series, signals)
             signal = int(tables.ordered.signals[place])
             entry = _detection(window, segment, signal, detector, measures[measure], verdicts, row)
-            found.setdefault((segment, _kind(window.plan, signal)), []).append(entry)
+            found.setdefault((segment, window.plan.where[signal].kind), []).append(entry)
     return {group: tuple(entries) for group, entries in found.items()}
 
 
 def _detection(  # noqa: PLR0913 - private, all an alert is made of
     window: Closed, segment: int, signal: int, detector: str, measure: str, verdicts: Verdicts, row: int
 ) -> SignalEntry:
-    tables, changes = window.tables, verdicts.changes
-    own = reference.coarse(tables, window.profile.counts)[0][segment, _family(tables, signal)[1]]
+    changes, where = verdicts.changes, window.plan.where[signal]
     rise = 0.0 if changes is None else float(changes.after[row] - changes.before[row])
     return evidence.entry(
-        tables.layout.names[signal],
+        window.tables.layout.names[signal],
         measure,
         detector,
         "drift",
         statistic=float(verdicts.statistic[row]),
         threshold=float(verdicts.threshold[row]),
         evidence=None,
-        n=int(own.sum()),
-        before=_before(tables, segment, signal),
+        n=int(window.shown.counts[where.family][segment, where.place].sum()),
+        before=_before(window.tables, segment, signal),
         after=_now(window, segment, signal),
         change_point=None
         if changes is None
@@ -334,15 +359,13 @@ def _after(  # noqa: PLR0913 - private, all an alert is made of
     """What a signal is since a change point: exact moments, quantiles of the coarse bins."""
     tables = window.tables
     found = tables.reference.signals[tables.layout.names[signal]]
-    if found.type != "numeric":
+    numeric = window.plan.where[signal].numeric
+    if numeric is None:
         return _shares(found, counts, coarse.names(found))
-    numeric = len(tables.layout.numeric)
-    place = tables.layout.numeric.index(signal)
-    moments = np.zeros((1, numeric, 5), dtype=np.int64)
-    moments[0, place] = locate.since(watch.moments, segment * numeric + place, from_ms)
-    mean, std = describe.of_events(window.tables.scale, moments[:, :, 4], moments[:, :, :4])
+    n, moments = watching.moments_since(window.plan, watch, segment, signal, from_ms)
+    mean, std = describe.of_events(tables.scale, n, moments)
     p05, p50, p95 = coarse.quantiles(coarse.edges(tables, signal), counts, QUANTILES)
-    return evidence.describe(mean=float(mean[0, place]), std=float(std[0, place]), p05=p05, p50=p50, p95=p95)
+    return evidence.describe(mean=float(mean[0, numeric]), std=float(std[0, numeric]), p05=p05, p50=p50, p95=p95)
 
 
 def _shares(found: SignalReference, counts: Ints, names: list[str]) -> Description:
@@ -354,38 +377,25 @@ def _shares(found: SignalReference, counts: Ints, names: list[str]) -> Descripti
 
 def _now(window: Closed, segment: int, signal: int) -> Description:
     """What a numeric signal is in this window alone."""
-    if signal not in window.tables.layout.numeric:
+    numeric = window.plan.where[signal].numeric
+    if numeric is None:
         return Description()
-    values = _numbers(window)[segment, window.tables.layout.numeric.index(signal)].tolist()
-    return evidence.describe(**dict(zip(("mean", "std", "p05", "p50", "p95"), values, strict=True)))
-
-
-def _numbers(window: Closed) -> Floats:
-    """[G, numeric signals, 5] mean, deviation and quantiles of a window."""
-    scale, profile = window.tables.scale, window.profile
-    mean, std = describe.mean_and_std(scale, profile.counts, profile.moments)
-    cuts = describe.quantiles(scale, profile.counts, QUANTILES)
-    return np.concatenate([mean[:, :, None], std[:, :, None], cuts], axis=2)
+    mean, std, p05, p50, p95 = window.shown.numbers[segment, numeric].tolist()
+    return evidence.describe(mean=mean, std=std, p05=p05, p50=p50, p95=p95)
 
 
 def _reading(
-    window: Closed,
-    segment: int,
-    signal: int,
-    shown: _Shown,
-    alert_ids: Mapping[Group, str],
+    window: Closed, segment: int, signal: int, times: tuple[str, str], alert_ids: Mapping[Group, str]
 ) -> Reading:
-    tables = window.tables
+    tables, where, shown = window.tables, window.plan.where[signal], window.shown
     name = tables.layout.names[signal]
     found = tables.reference.signals[name]
-    family, place = _family(tables, signal)
-    own = shown.sizes[0 if family is tables.ordered else 1]
-    hits = shown.hits[segment, signal]
-    counts = own.counts[segment, place, : int(family.bins[place])]
+    family = (tables.ordered, tables.unordered)[where.family]
+    counts = shown.counts[where.family][segment, where.place, : int(family.bins[where.place])]
     n = int(counts.sum())
-    at = segment * len(family.signals) + place
-    numeric = found.type == "numeric"
-    numbers = shown.numbers[segment, tables.layout.numeric.index(signal)].tolist() if numeric else [None] * 5
+    at, sizes = segment * len(family.signals) + where.place, shown.effects[where.family]
+    hits = shown.hits[segment, signal]
+    numbers = [None] * 5 if where.numeric is None else shown.numbers[segment, where.numeric].tolist()
     mean, std, p05, p50, p95 = (significant(value, _RAW_DIGITS) for value in numbers)
     special = hits[[2, 0, 1]] if found.type == "categorical" else hits[:2]
     verdicts = _verdicts(window, segment, signal, n)
@@ -395,8 +405,8 @@ def _reading(
         segment=tables.segments[segment],
         signal=name,
         type=found.type,
-        window_start=rfc3339(window.start_ms),
-        window_end=rfc3339(window.end_ms),
+        window_start=times[0],
+        window_end=times[1],
         n=n,
         n_missing=int(hits[0]),
         n_invalid=int(hits[1]),
@@ -410,13 +420,13 @@ def _reading(
         reference_id=tables.reference.reference_id,
         reference_slot="all",
         reference_mean=significant(found.mean, _RAW_DIGITS) if segment == 0 else None,
-        psi=significant(float(own.effects.psi[at])) if n else None,
-        jensen_shannon=significant(float(own.effects.jensen_shannon[at])) if n else None,
-        wasserstein=significant(float(own.effects.wasserstein[at])) if n else None,
+        psi=significant(float(sizes.psi[at])) if n else None,
+        jensen_shannon=significant(float(sizes.jensen_shannon[at])) if n else None,
+        wasserstein=significant(float(sizes.wasserstein[at])) if n else None,
         counts=[*counts.tolist(), *special.tolist()],
         metrics=None,
         level=max((verdict.level for verdict in verdicts), key=_LEVEL_ORDER.index),
-        alert_id=alert_ids.get((segment, _kind(window.plan, signal))),
+        alert_id=alert_ids.get((segment, where.kind)),
         verdicts=verdicts,
     )
 
@@ -429,12 +439,11 @@ _TESTS: Final = (("mean", "adwin"), ("spread", "adwin"), ("mean", "page_hinkley"
 
 
 def _verdicts(window: Closed, segment: int, signal: int, n: int) -> list[Verdict]:
-    tables, judged = window.tables, window.judged
-    ordered = signal in tables.ordered.signals
+    tables, judged, where = window.tables, window.judged, window.plan.where[signal]
+    ordered = where.family == ORDERED
     if judged is None:
-        tests = [("distribution", "histogram"), *(_TESTS if ordered else ())]
-        reason = REASONS[window.reason]
-        return [Verdict(measure, detector, "not_ready", None, None, None, n, reason) for measure, detector in tests]
+        tests, why = [("distribution", "histogram"), *(_TESTS if ordered else ())], REASONS[Reason.REFERENCE_CHANGED]
+        return [Verdict(measure, detector, "not_ready", None, None, None, n, why) for measure, detector in tests]
     statistic = significant(float(judged.statistic[segment, signal]))
     level, why = LEVELS[int(judged.level[segment, signal])], REASONS[int(judged.reason[segment, signal])]
     threshold = significant(float(judged.threshold[segment, signal]))
@@ -442,7 +451,7 @@ def _verdicts(window: Closed, segment: int, signal: int, n: int) -> list[Verdict
     if not ordered:
         return found
     series = len(tables.segments) * len(tables.ordered.signals)
-    row = segment * len(tables.ordered.signals) + _family(tables, signal)[1]
+    row = segment * len(tables.ordered.signals) + where.place
     columns = ((judged.adwin, row), (judged.adwin, series + row), (judged.page_hinkley, row))
     return found + [_test_verdict(*test, *column, n) for test, column in zip(_TESTS, columns, strict=True)]
 
@@ -460,22 +469,6 @@ def _test_verdict(measure: str, detector: str, verdicts: Verdicts, row: int, n: 
     )
 
 
-def _sizes(tables: Tables, counts: Ints) -> tuple[_Sizes, _Sizes]:
-    ordered, unordered = (
-        _Sizes(
-            own,
-            _effects(
-                own.reshape(-1, own.shape[2]),
-                family.p.reshape(-1, own.shape[2]),
-                np.tile(family.bins, len(own)),
-                ordered=family is tables.ordered,
-            ),
-        )
-        for family, own in zip((tables.ordered, tables.unordered), reference.coarse(tables, counts), strict=True)
-    )
-    return ordered, unordered
-
-
 def _effects(counts: Ints, p: Floats, bins: Ints, *, ordered: bool) -> effects.Effects:
     """Effect sizes of R series: counts and reference laws [R, B], bins in use [R]."""
     return effects.effects(effects.smoothed(counts, bins), p, np.full(len(p), ordered))
@@ -487,15 +480,6 @@ def _bin_names(tables: Tables, signal: int) -> list[str]:
     if found.type == "numeric":
         return evidence.interval_names(coarse.edges(tables, signal).tolist())
     return coarse.names(found)
-
-
-def _family(tables: Tables, signal: int) -> tuple[Family, int]:
-    family = tables.ordered if signal in tables.ordered.signals else tables.unordered
-    return family, int(np.flatnonzero(family.signals == signal)[0])
-
-
-def _kind(plan: Plan, signal: int) -> GroupKind:
-    return next(kind for kind in KINDS if signal in plan.members[kind])
 
 
 def _severity(window: Closed, kind: outbound.Kind) -> outbound.Severity:

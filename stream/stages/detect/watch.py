@@ -5,7 +5,8 @@ opens an episode, in which the *open* detectors test against the new law until t
 10.3). ADWIN and Page-Hinkley are asked alongside; what they find is told, never decided on.
 """
 
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeAlias
 
 import numpy as np
 from msgspec import Struct
@@ -24,23 +25,24 @@ from stream.detectors import (
     budget,
     episode,
     histogram,
+    ln_sum,
     locate,
     page_hinkley,
 )
 from stream.profiles import describe, overdispersion, reference
 from stream.profiles.summaries import Dense
-from stream.stages.detect.plan import KINDS, TESTS_PER_SIGNAL, Group, Plan, Series, Serving
-from stream.stages.detect.settings import Settings
-from stream.stages.detect.state import Calibration, Episode, Laws, Pair, Watch
-
-ORDERED: Final = 0
-UNORDERED: Final = 1
-"""Places of the two families in every pair."""
+from stream.stages.detect.plan import KINDS, ORDERED, TESTS_PER_SIGNAL, Group, Plan, Series, Serving
+from stream.stages.detect.state import Calibration, Episode, Laws, OpenForm, Pair, Watch
 
 LISTING_WINDOWS: Final = 10
 """Windows after an alarm in which the evidence against the old law runs on, to complete the list (8.4)."""
 CALIBRATION_WINDOWS: Final = 100
 """Live windows with events from which a reference built without serving times learns its overdispersion (2.8)."""
+SHAPED_WINDOWS: Final = 64
+"""Windows of an episode in which its shape is looked at every time; then every `SHAPED_EVERY` of them."""
+SHAPED_EVERY: Final = 16
+
+Points: TypeAlias = Mapping[int, locate.ChangePoint]
 
 
 class Judged(Struct, frozen=True, eq=False):
@@ -56,13 +58,14 @@ class Judged(Struct, frozen=True, eq=False):
     """[G * O]"""
     alarms: frozenset[Group]
     """Groups that alarmed in this window."""
-    returns: dict[Group, Episode]
-    """Groups whose signals are back, with the episode that ended."""
+    returns: frozenset[Group]
+    """Groups whose signals are back."""
 
 
-class Window(Struct, frozen=True, eq=False):
-    """A closed window as detectors see it."""
+class Scene(Struct, frozen=True, eq=False):
+    """A closed window as detectors see it, and what they know."""
 
+    plan: Plan
     start_ms: int
     end_ms: int
     counts: tuple[Ints, Ints]
@@ -71,43 +74,48 @@ class Window(Struct, frozen=True, eq=False):
     """Overdispersion of each series at this number of events."""
 
 
-def start(settings: Settings, plan: Plan, first_ms: int, began: dict[tuple[str, int], int]) -> Watch:
+class Place(Struct, frozen=True, eq=False):
+    """Where one signal of one segment stands."""
+
+    family: int
+    series: Series
+    index: int
+    """Among the series of its family."""
+
+    @property
+    def own(self) -> slice:
+        """The series as a part of its arrays."""
+        return slice(self.index, self.index + 1)
+
+
+def start(plan: Plan, first_ms: int, began: dict[tuple[str, int], int]) -> Watch:
     """All detectors at rest, under a reference in force from the window `first_ms` on."""
-    laws = Laws(plan.ordered.law, plan.unordered.law)
     series = len(plan.ordered.phi)
     return Watch(
         first_ms=first_ms,
-        quiet=_at_rest(laws),
-        adwin=adwin.start(2 * series, settings.adwin),
+        quiet=_at_rest(Laws(plan.ordered.law, plan.unordered.law)),
+        adwin=adwin.start(2 * series, plan.settings.adwin),
         page_hinkley=page_hinkley.start(series),
         ordered=locate.start(),
         unordered=locate.start(),
         moments=locate.start(),
         began=began,
-        calibration=None if plan.serving_known else _calibration(plan),
+        calibration=_calibration(plan) if plan.tables.reference.complete and not plan.serving_known else None,
     )
 
 
-def update(settings: Settings, plan: Plan, watch: Watch, start_ms: int, profile: Dense) -> tuple[Watch, Judged]:
+def update(plan: Plan, watch: Watch, start_ms: int, profile: Dense) -> tuple[Watch, Judged]:
     """One window further. Cost: O(series), whatever the traffic; about 10 us per series."""
-    counts = reference.coarse(plan.tables, profile.counts)
-    flat = (counts[0].reshape(-1, counts[0].shape[2]), counts[1].reshape(-1, counts[1].shape[2]))
-    window = Window(
-        start_ms=start_ms,
-        end_ms=start_ms + settings.windows.size,
-        counts=flat,
-        phi=tuple(  # type: ignore[arg-type] # two families
-            reference.overdispersion(series.phi, own.sum(1), series.n_bar)
-            for series, own in zip(plan.families, flat, strict=True)
-        ),
-    )
-    watch = _remember(watch, window, plan, profile)
-    watch, levels = _evidence(settings, plan, watch, window)
-    watch, adwins, hinkleys = _tests(settings, plan, watch, window, profile)
-    watch, alarms, returns, levels = _groups(settings, plan, watch, window, levels)
-    level, statistic, threshold, reason = levels
+    scene = _scene(plan, start_ms, profile)
+    watch = _remember(scene, watch, profile)
+    watch, quiet = _evidence(scene, watch)
+    watch, adwins, hinkleys = _tests(scene, watch, profile)
+    watch, open_form = _open_evidence(scene, watch)
+    open_before = watch.episodes
+    watch, alarms, returns = _groups(scene, watch)
+    level, statistic, threshold, reason = _levels(plan, quiet, open_form, open_before)
     judged = Judged(
-        level=np.minimum(level, Level.WARNING).astype(np.int8) if not plan.serving_known else level,
+        level=level if plan.serving_known else np.minimum(level, Level.WARNING).astype(np.int8),
         statistic=statistic,
         threshold=threshold,
         reason=reason,
@@ -116,245 +124,241 @@ def update(settings: Settings, plan: Plan, watch: Watch, start_ms: int, profile:
         alarms=alarms,
         returns=returns,
     )
-    return _calibrated(plan, watch, start_ms // settings.windows.size, profile), judged
+    return _calibrated(plan, watch, start_ms // plan.settings.windows.size, profile), judged
 
 
-def listing(plan: Plan, watch: Watch, group: Group) -> tuple[list[int], bool]:
-    """Signals of a quiet group that moved, by falling evidence, and whether the evidence shows it."""
-    segment, kind = group
-    members = plan.members[kind]
-    ln_m = _ln_evidence(plan, watch.quiet)[segment, members]
-    found, proven = budget.listed(ln_m, plan.ln_threshold[segment, members])
-    return members[found].tolist(), bool(proven.all())
-
-
-def since(plan: Plan, watch: Watch, group: Group, signal: int, from_ms: int) -> Ints:
+def since(plan: Plan, watch: Watch, segment: int, signal: int, from_ms: int) -> Ints:
     """[B] coarse counts of one series from a window on."""
-    place = _place(plan, group, signal)
+    place = _place(plan, segment, signal)
     return locate.since(_histories(watch)[place.family], place.index, from_ms)
 
 
-def _at_rest(laws: Laws) -> Pair:
-    return Pair(
-        *(histogram.start(law.p.shape[0], law.p.shape[1], len(law.weights)) for law in (laws.ordered, laws.unordered))
+def moments_since(plan: Plan, watch: Watch, segment: int, signal: int, from_ms: int) -> tuple[Ints, Ints]:
+    """Events [1, numeric signals] and moments [1, numeric signals, 4] of one numeric series from a window on."""
+    numeric = plan.tables.layout.numeric
+    place = numeric.index(signal)
+    found = locate.since(watch.moments, segment * len(numeric) + place, from_ms)
+    n, moments = np.zeros((1, len(numeric)), np.int64), np.zeros((1, len(numeric), len(found) - 1), np.int64)
+    n[0, place], moments[0, place] = found[-1], found[:-1]
+    return n, moments
+
+
+def _scene(plan: Plan, start_ms: int, profile: Dense) -> Scene:
+    ordered, unordered = (
+        counts.reshape(-1, counts.shape[2]) for counts in reference.coarse(plan.tables, profile.counts)
     )
+    phi = [
+        reference.overdispersion(series.phi, counts.sum(1), series.n_bar)
+        for series, counts in zip(plan.families, (ordered, unordered), strict=True)
+    ]
+    return Scene(plan, start_ms, start_ms + plan.settings.windows.size, (ordered, unordered), (phi[0], phi[1]))
 
 
-def _remember(watch: Watch, window: Window, plan: Plan, profile: Dense) -> Watch:
-    ordered, unordered = (counts.astype(np.int32) for counts in window.counts)
+def _remember(scene: Scene, watch: Watch, profile: Dense) -> Watch:
+    ordered, unordered = (counts.astype(np.int32) for counts in scene.counts)
+    n = describe.valid_events(scene.plan.tables.scale, profile.counts)
+    moments = np.concatenate([profile.moments, n[:, :, None]], axis=2)
     return replace(
         watch,
-        ordered=locate.remember(watch.ordered, window.start_ms, ordered),
-        unordered=locate.remember(watch.unordered, window.start_ms, unordered),
-        moments=locate.remember(watch.moments, window.start_ms, moments(plan, profile)),
+        ordered=locate.remember(watch.ordered, scene.start_ms, ordered),
+        unordered=locate.remember(watch.unordered, scene.start_ms, unordered),
+        moments=locate.remember(watch.moments, scene.start_ms, moments.reshape(-1, moments.shape[2])),
     )
 
 
-def moments(plan: Plan, profile: Dense) -> Ints:
-    """[G * numeric signals, 5] the fixed-point moments of a window, and the valid events behind them."""
-    n = describe.valid_events(plan.tables.scale, profile.counts)
-    width = profile.moments.shape[2] + 1
-    return np.concatenate([profile.moments, n[:, :, None]], axis=2).reshape(-1, width)
-
-
-Levels: TypeAlias = tuple[Codes, Floats, Floats, Codes]
-
-
-def _evidence(settings: Settings, plan: Plan, watch: Watch, window: Window) -> tuple[Watch, Levels]:
+def _evidence(scene: Scene, watch: Watch) -> tuple[Watch, tuple[Verdicts, Verdicts]]:
     """The quiet detectors: all series but those of a group whose episode is older than the listing needs."""
-    asleep = _mask(plan, [group for group, one in watch.episodes.items() if one.windows >= LISTING_WINDOWS])
-    states, parts = [], []
-    for index, series in enumerate(plan.families):
-        reason = np.where(series.spread(asleep), Reason.MUTED, series.reason).astype(np.int8)
-        seen = histogram.Window(window.counts[index], series.law, window.phi[index], series.ln_threshold, reason)
-        state, verdicts = histogram.update(_pair(watch.quiet)[index], settings.histogram, seen)
-        states.append(state)
-        parts.append(verdicts)
-    return replace(watch, quiet=Pair(*states)), _matrices(plan, parts[0], parts[1])
+    asleep = _mask(scene.plan, [group for group, one in watch.episodes.items() if one.windows >= LISTING_WINDOWS])
+    laws = Laws(scene.plan.ordered.law, scene.plan.unordered.law)
+    quiet, verdicts = _updated(scene, laws, watch.quiet, ~asleep)
+    return replace(watch, quiet=quiet), verdicts
 
 
-def _tests(
-    settings: Settings, plan: Plan, watch: Watch, window: Window, profile: Dense
-) -> tuple[Watch, Verdicts, Verdicts]:
-    """ADWIN on u and its spread, Page-Hinkley on u; they rest while the episode of their group is open."""
-    series = plan.ordered
+def _open_evidence(scene: Scene, watch: Watch) -> tuple[Watch, tuple[Verdicts, Verdicts] | None]:
+    """The open detectors, of the series whose group has an episode; none of them, none."""
+    if watch.open_form is None:
+        return watch, None
+    form = watch.open_form
+    detectors, verdicts = _updated(scene, form.laws, form.detectors, _mask(scene.plan, watch.episodes))
+    return replace(watch, open_form=OpenForm(form.laws, detectors)), verdicts
+
+
+def _updated(scene: Scene, laws: Laws, pair: Pair, awake: Bools) -> tuple[Pair, tuple[Verdicts, Verdicts]]:
+    """Both families one window further; series that are not awake keep their state."""
+    plan, found = scene.plan, []
+    for family, series in enumerate(plan.families):
+        reason = np.where(series.spread(awake), series.reason, Reason.MUTED).astype(np.int8)
+        counts, phi = scene.counts[family], scene.phi[family]
+        window = histogram.Window(counts, _both(laws)[family], phi, series.ln_threshold, reason)
+        found.append(histogram.update(_pair(pair)[family], plan.settings.histogram, window))
+    (ordered, of_ordered), (unordered, of_unordered) = found
+    return Pair(ordered, unordered), (of_ordered, of_unordered)
+
+
+def _tests(scene: Scene, watch: Watch, profile: Dense) -> tuple[Watch, Verdicts, Verdicts]:
+    """ADWIN on u and its spread, Page-Hinkley on u; they rest while the episode of their group is open.
+
+    Without an overdispersion their thresholds mean nothing: they wait until it is known.
+    """
+    plan, series = scene.plan, scene.plan.ordered
     u, v = reference.scores(plan.tables, profile.counts)
-    testing = ~series.spread(_mask(plan, watch.episodes))
-    ln_threshold = series.ln_threshold + np.log(TESTS_PER_SIGNAL)
+    reason = series.reason
+    if not plan.serving_known:
+        reason = np.where(reason == Reason.NONE, Reason.WARMING_UP, reason).astype(np.int8)
     both = [
         Sums(
-            start_ms=window.start_ms,
+            start_ms=scene.start_ms,
             n=score.n.reshape(-1),
             s=score.s.reshape(-1),
             m2=score.m2.reshape(-1),
-            phi=window.phi[0],
-            ln_threshold=ln_threshold,
-            reason=series.reason,
-            testing=testing,
+            phi=scene.phi[ORDERED],
+            ln_threshold=series.ln_threshold + np.log(TESTS_PER_SIGNAL),
+            reason=reason,
+            testing=~series.spread(_mask(plan, watch.episodes)),
         )
         for score in (u, v)
     ]
-    adwin_state, adwins = adwin.update(watch.adwin, settings.adwin, adwin.Window(_joined(*both)))
-    hinkley_state, hinkleys = page_hinkley.update(
-        watch.page_hinkley, settings.page_hinkley, page_hinkley.Window(both[0], plan.means)
-    )
+    names = [name for name in Sums.__struct_fields__ if name != "start_ms"]
+    joined = Sums(scene.start_ms, *(np.concatenate([getattr(one, name) for one in both]) for name in names))
+    adwin_state, adwins = adwin.update(watch.adwin, plan.settings.adwin, adwin.Window(joined))
+    hinkley_window = page_hinkley.Window(both[0], plan.means)
+    hinkley_state, hinkleys = page_hinkley.update(watch.page_hinkley, plan.settings.page_hinkley, hinkley_window)
     return replace(watch, adwin=adwin_state, page_hinkley=hinkley_state), adwins, hinkleys
 
 
-def _groups(
-    settings: Settings, plan: Plan, watch: Watch, window: Window, levels: Levels
-) -> tuple[Watch, frozenset[Group], dict[Group, Episode], Levels]:
+def _groups(scene: Scene, watch: Watch) -> tuple[Watch, frozenset[Group], frozenset[Group]]:
     """Alarms of quiet groups open episodes; open groups are judged by their own detectors."""
+    plan, open_before = scene.plan, dict(watch.episodes)
+    quiet_ln = _ln_evidence(plan, watch.quiet)
+    open_ln = quiet_ln if watch.open_form is None else _ln_evidence(plan, watch.open_form.detectors)
     alarms: set[Group] = set()
-    returns: dict[Group, Episode] = {}
-    was_open = dict(watch.episodes)
-    ln_m = _ln_evidence(plan, watch.quiet)
+    returns: set[Group] = set()
+    if plan.serving_known:
+        alarms = _alarming(plan, quiet_ln) - open_before.keys()
+        for group in sorted(alarms):
+            watch = _opened(scene, watch, group, quiet_ln)
+    again = _alarming(plan, open_ln) if open_before else set()
+    for group, before in sorted(open_before.items()):
+        one = replace(before, windows=before.windows + 1)
+        back_ms = _back_since(scene, watch, group, one) if group in again else None
+        if back_ms is not None:
+            returns.add(group)
+            watch = _closed(plan, watch, group, one, back_ms)
+        elif group in again:
+            alarms.add(group)
+            watch = _moved_on(scene, watch, group, one, open_ln)
+        else:
+            watch = _listed_more(scene, watch, group, one, quiet_ln)
+    return watch, frozenset(alarms), frozenset(returns)
+
+
+def _alarming(plan: Plan, ln_m: Floats) -> set[Group]:
+    """Groups whose evidence reaches their threshold; `ln_m` [G, S]."""
+    found: set[Group] = set()
     for kind in KINDS:
         members = plan.members[kind]
-        if not len(members) or not plan.serving_known:
-            continue
-        weights = budget.ln_weights(len(members))
-        for segment in range(len(ln_m)):
-            if (segment, kind) in was_open:
-                continue
-            if budget.ln_group(ln_m[segment, members], weights) >= plan.ln_group[kind][segment]:
-                alarms.add((segment, kind))
-                watch = _opened(settings, plan, watch, window, (segment, kind))
-    for group, before in was_open.items():
-        now, verdicts, alarm = _open_step(settings, plan, before, window, group)
-        _overlay(plan, levels, group, now, verdicts)
-        back_ms = _back_since(plan, watch, window, group, now) if alarm else None
-        if back_ms is not None:
-            returns[group] = now
-            watch = _closed(plan, watch, group, now, back_ms)
-            continue
-        if alarm:
-            alarms.add(group)
-        watch = _gone_on(settings, plan, watch, window, group, now, alarm=alarm)
-    return watch, frozenset(alarms), returns, levels
+        if len(members):
+            ln_g = ln_sum(ln_m[:, members] + budget.ln_weights(len(members)))
+            found |= {(segment, kind) for segment in np.flatnonzero(ln_g >= plan.ln_group[kind]).tolist()}
+    return found
 
 
-def _gone_on(  # noqa: PLR0913 - private, an episode and its window
-    settings: Settings, plan: Plan, watch: Watch, window: Window, group: Group, one: Episode, *, alarm: bool
-) -> Watch:
-    """An episode that stays open: around yet another law, or with more signals listed."""
-    if alarm:
-        one = _moved_on(settings, plan, watch, window, group, one)
-    elif one.windows <= LISTING_WINDOWS:
-        one = _listed_more(settings, plan, watch, window, group, one)
+def _listing(plan: Plan, group: Group, ln_m: Floats) -> tuple[list[int], bool]:
+    """Signals of a group that moved, by falling evidence, and whether the evidence shows it."""
+    segment, members = group[0], plan.members[group[1]]
+    found, proven = budget.listed(ln_m[segment, members], plan.ln_threshold[segment, members])
+    return members[found].tolist(), bool(proven.all())
+
+
+def _opened(scene: Scene, watch: Watch, group: Group, quiet_ln: Floats) -> Watch:
+    moved, proven = _listing(scene.plan, group, quiet_ln)
+    points = {signal: _point(scene, watch, group, signal) for signal in moved}
+    one = Episode(windows=0, moved=moved, proven=proven, points=points, begun=_starts(points), shape="sudden")
+    return _under_new_laws(scene, watch, group, one)
+
+
+def _moved_on(scene: Scene, watch: Watch, group: Group, one: Episode, open_ln: Floats) -> Watch:
+    """The laws moved again, and not home: the episode goes on around yet others, also of signals not listed before."""
+    found, proven = _listing(scene.plan, group, open_ln)
+    more = {s: _point(scene, watch, group, s) for s in found if s not in one.points} if proven else {}
+    again = {s: _point_from(scene, watch, group, s, one).at_ms for s in found if s in one.points}
+    one = replace(
+        one,
+        moved=[*one.moved, *more],
+        points={**one.points, **more},
+        begun={**one.begun, **again, **_starts(more)},
+        shifts=one.shifts + 1,
+    )
+    return _under_new_laws(scene, watch, group, one)
+
+
+def _listed_more(scene: Scene, watch: Watch, group: Group, one: Episode, quiet_ln: Floats) -> Watch:
+    """Soon after the alarm: signals whose evidence came later join the list."""
+    if one.windows <= LISTING_WINDOWS:
+        found, proven = _listing(scene.plan, group, quiet_ln)
         if one.windows == LISTING_WINDOWS:
-            watch = _reset_quiet(plan, watch, group)
-    return replace(watch, episodes={**watch.episodes, group: _shaped(plan, watch, group, one)})
+            watch = _reset_quiet(scene.plan, watch, group)
+        kept = one.moved if one.proven else []
+        more = [signal for signal in found if signal not in kept] if proven else []
+        if more:
+            points = {s: one.points.get(s) or _point(scene, watch, group, s) for s in [*kept, *more]}
+            begun = {s: one.begun.get(s, point.at_ms) for s, point in points.items()}
+            one = replace(one, moved=[*kept, *more], proven=True, points=points, begun=begun)
+            return _under_new_laws(scene, watch, group, one)
+    return _told(scene, watch, group, one)
 
 
-def _opened(settings: Settings, plan: Plan, watch: Watch, window: Window, group: Group) -> Watch:
-    moved, proven = listing(plan, watch, group)
-    points = {signal: _point(plan, watch, window, group, signal) for signal in moved}
-    one = _anew(settings, plan, watch, window, group, moved, points)
-    one = _shaped(plan, watch, group, replace(one, proven=proven))
+def _under_new_laws(scene: Scene, watch: Watch, group: Group, one: Episode) -> Watch:
+    """The open detectors of a group begin anew, around the laws since each listed signal's last change."""
+    plan, (segment, kind) = scene.plan, group
+    form = watch.open_form or _open_form(plan)
+    laws, states = list(_both(form.laws)), list(_pair(form.detectors))
+    for family, series in enumerate(plan.families):
+        rows = series.of(segment, plan.members[kind])
+        home, epsilon = series.law.p[rows], series.law.epsilon[rows].copy()
+        p = home.copy()
+        for row, index in enumerate(rows.tolist()):
+            signal = int(series.signals[index % len(series.signals)])
+            if signal in one.begun:
+                own = slice(row, row + 1)
+                counts = since(plan, watch, segment, signal, one.begun[signal])[None]
+                p[own] = episode.new_law(counts, home[own])
+                known = counts.sum(1) / series.phi[index]
+                epsilon[own] = episode.radius(p[own], home[own], known, plan.settings.budget.tolerance)
+        z = None if series.z is None else series.z[rows]
+        laws[family] = _with_rows(laws[family], rows, histogram.law(p, epsilon, z=z, home=home))
+        chosen = np.isin(np.arange(len(series.phi)), rows)
+        states[family] = histogram.reset(states[family], chosen)
+    watch = replace(watch, open_form=OpenForm(Laws(laws[0], laws[1]), Pair(states[0], states[1])))
+    return _told(scene, watch, group, one)
+
+
+def _told(scene: Scene, watch: Watch, group: Group, one: Episode) -> Watch:
+    """The episode with its shape looked at again, if it is time."""
+    if one.windows <= SHAPED_WINDOWS or one.windows % SHAPED_EVERY == 0:
+        one = _shaped(scene.plan, watch, group, one)
     return replace(watch, episodes={**watch.episodes, group: one})
 
 
-def _anew(  # noqa: PLR0913 - private, an episode and its window
-    settings: Settings,
-    plan: Plan,
-    watch: Watch,
-    window: Window,
-    group: Group,
-    moved: list[int],
-    points: dict[int, locate.ChangePoint],
-) -> Episode:
-    """An episode whose new laws are estimated from the windows since each signal's change point."""
-    segment, kind = group
-    laws = []
-    for series in plan.families:
-        places = series.of(segment, plan.members[kind])
-        p, epsilon = series.law.p[places].copy(), series.law.epsilon[places].copy()
-        home = p.copy()
-        signals = series.signals[places - segment * len(series.signals)]
-        for row, signal in enumerate(signals.tolist()):
-            if signal not in points:
-                continue
-            counts = since(plan, watch, group, signal, points[signal].at_ms)[None]
-            q = episode.new_law(counts, home[row : row + 1])
-            rows = counts.sum(1) / series.phi[places[row]]
-            p[row], epsilon[row] = q[0], episode.radius(q, home[row : row + 1], rows, settings.budget.tolerance)[0]
-        z = plan.tables.ordered.z[np.isin(plan.ordered.signals, signals)] if series is plan.ordered else None
-        laws.append(histogram.law(p, epsilon, z=z, home=home))
-    both = Laws(*laws)
-    return Episode(
-        windows=0,
-        moved=moved,
-        proven=True,
-        points=points,
-        laws=both,
-        detectors=_at_rest(both),
-        since_ms=min((point.at_ms for point in points.values()), default=window.start_ms),
-        shape="sudden",
-    )
+def _back_since(scene: Scene, watch: Watch, group: Group, one: Episode) -> int | None:
+    """Since when all listed signals follow the law of the reference again; None when one does not.
 
-
-def _open_step(
-    settings: Settings, plan: Plan, one: Episode, window: Window, group: Group
-) -> tuple[Episode, tuple[Verdicts, Verdicts], bool]:
-    """The open detectors of a group, one window further, and whether they alarm."""
-    segment, kind = group
-    states, verdicts, evidence = [], [], []
-    for index, series in enumerate(plan.families):
-        places = series.of(segment, plan.members[kind])
-        seen = histogram.Window(
-            window.counts[index][places],
-            _laws(one.laws)[index],
-            window.phi[index][places],
-            series.ln_threshold[places],
-            series.reason[places],
-        )
-        state, own = histogram.update(_pair(one.detectors)[index], settings.histogram, seen)
-        states.append(state)
-        verdicts.append(own)
-        evidence.append(histogram.ln_evidence(state))
-    ln_m = np.concatenate(evidence)
-    alarm = budget.ln_group(ln_m, budget.ln_weights(len(ln_m))) >= plan.ln_group[kind][segment]
-    one = replace(one, windows=one.windows + 1, detectors=Pair(*states))
-    return one, (verdicts[0], verdicts[1]), bool(alarm)
-
-
-def _back_since(plan: Plan, watch: Watch, window: Window, group: Group, one: Episode) -> int | None:
-    """Since when all listed signals follow the law of the reference again; None when one does not."""
-    since_ms = window.start_ms
+    A signal that did not move again has its change point anywhere, with few events behind it: the law of the reference
+    must also explain them better than that of the episode.
+    """
+    since_ms = scene.start_ms
     for signal in one.moved:
-        place = _place(plan, group, signal)
-        point = _point_from(plan, watch, window, group, signal, one)
-        counts = since(plan, watch, group, signal, point.at_ms)[None]
-        law, phi, at = place.series.law, place.series.phi, slice(place.index, place.index + 1)
-        if not episode.returned(counts, law.p[at], law.epsilon[at], phi[at])[0]:
+        place = _place(scene.plan, group[0], signal)
+        point = _point_from(scene, watch, group, signal, one)
+        counts = since(scene.plan, watch, group[0], signal, point.at_ms)
+        law, q = place.series.law, _law_in(watch, place)
+        p = law.p[place.index]
+        likelier = float((counts * np.log(np.divide(p, q, out=np.ones_like(p), where=p > 0))).sum()) >= 0
+        near = episode.returned(counts[None], law.p[place.own], law.epsilon[place.own], place.series.phi[place.own])[0]
+        if not (likelier and near):
             return None
         since_ms = min(since_ms, point.at_ms)
     return since_ms
-
-
-def _moved_on(  # noqa: PLR0913 - private, an episode and its window
-    settings: Settings, plan: Plan, watch: Watch, window: Window, group: Group, one: Episode
-) -> Episode:
-    """The law moved again, and not home: the episode goes on around yet another one."""
-    points = {signal: _point_from(plan, watch, window, group, signal, one) for signal in one.moved}
-    again = _anew(settings, plan, watch, window, group, one.moved, points)
-    return replace(
-        again, windows=one.windows, points=one.points, shape=one.shape, proven=one.proven, shifts=one.shifts + 1
-    )
-
-
-def _listed_more(  # noqa: PLR0913 - private, an episode and its window
-    settings: Settings, plan: Plan, watch: Watch, window: Window, group: Group, one: Episode
-) -> Episode:
-    """Signals whose evidence came after the alarm; their laws are estimated like those of the others."""
-    found, proven = listing(plan, watch, group)
-    if not proven or (one.proven and not set(found) - set(one.moved)):
-        return one
-    moved = found if not one.proven else [*one.moved, *(signal for signal in found if signal not in one.moved)]
-    points = {signal: one.points.get(signal) or _point(plan, watch, window, group, signal) for signal in moved}
-    again = _anew(settings, plan, watch, window, group, moved, points)
-    return replace(again, windows=one.windows, shape=one.shape, shifts=one.shifts)
 
 
 def _closed(plan: Plan, watch: Watch, group: Group, one: Episode, back_ms: int) -> Watch:
@@ -362,41 +366,43 @@ def _closed(plan: Plan, watch: Watch, group: Group, one: Episode, back_ms: int) 
     watch = _reset_quiet(plan, watch, group)
     earlier = dict(watch.earlier)
     for signal in one.moved:
-        law = _law_in(plan, group, signal, one)
-        before = earlier.get((group[0], signal), np.empty((0, len(law))))
-        earlier[group[0], signal] = np.concatenate([before, law[None]])[-locate.RECURRING_MAX :]
+        law = _law_in(watch, _place(plan, group[0], signal))[None]
+        before = earlier.get((group[0], signal), law[:0])
+        earlier[group[0], signal] = np.concatenate([before, law])[-locate.RECURRING_MAX :]
     tests = plan.ordered.spread(_mask(plan, [group]))
+    episodes = {key: value for key, value in watch.episodes.items() if key != group}
     return replace(
         watch,
         adwin=adwin.reset(watch.adwin, np.tile(tests, 2)),
         page_hinkley=page_hinkley.reset(watch.page_hinkley, tests),
-        episodes={key: value for key, value in watch.episodes.items() if key != group},
+        episodes=episodes,
+        open_form=watch.open_form if episodes else None,
+        ended={**watch.ended, group: one},
         earlier=earlier,
         anew={**watch.anew, group: back_ms},
     )
 
 
 def _shaped(plan: Plan, watch: Watch, group: Group, one: Episode) -> Episode:
-    """The type of the change by the score that moved most, revised window by window."""
+    """The type of the change by the score that moved most."""
     if not one.moved:
         return one
-    signal = one.moved[0]
-    place = _place(plan, group, signal)
+    segment, signal = group[0], one.moved[0]
+    place = _place(plan, segment, signal)
     at_ms = one.points[signal].at_ms
-    counts = since(plan, watch, group, signal, at_ms)
-    p, law = place.series.law.p[place.index], _law_in(plan, group, signal, one)
+    counts = since(plan, watch, segment, signal, at_ms)
+    p, law = place.series.law.p[place.index], _law_in(watch, place)
     score, sd = _most_moved(_scores(place, p, counts), p, counts)
     if sd <= 0:
         return one
     phi, epsilon = float(place.series.phi[place.index]), float(place.series.law.epsilon[place.index])
     way = locate.path(_histories(watch)[place.family], place.index, score, p, sd=sd, phi=phi, at_ms=at_ms)
-    rows = np.array([counts.sum() / phi])
-    earlier = watch.earlier.get((group[0], signal), np.empty((0, len(law))))
-    recurs = locate.recurs_among(law, earlier, epsilon + float(reference.epsilon_ref(law[None], rows)[0]))
+    error = float(reference.epsilon_ref(law[None], np.array([counts.sum() / phi]))[0])
+    recurs = locate.recurs_among(law, watch.earlier.get((segment, signal), law[None][:0]), epsilon + error)
     return replace(one, shape=locate.change_type(way, before=one.shape, recurs=recurs))
 
 
-def _scores(place: "Place", p: Floats, counts: Ints) -> Floats:
+def _scores(place: Place, p: Floats, counts: Ints) -> Floats:
     """[J, B] scores of bins whose mean can show the shape of a change: u and v, or which categories became more."""
     if place.family == ORDERED:
         u = reference.mid_cdf(p)
@@ -413,28 +419,25 @@ def _most_moved(scores: Floats, p: Floats, counts: Ints) -> tuple[Floats, float]
     return np.asarray(scores[best], dtype=np.float64), float(sds[best])
 
 
-def _point(plan: Plan, watch: Watch, window: Window, group: Group, signal: int) -> locate.ChangePoint:
+def _point(scene: Scene, watch: Watch, group: Group, signal: int) -> locate.ChangePoint:
     """Since when a series has left the law of the reference."""
-    place = _place(plan, group, signal)
+    place = _place(scene.plan, group[0], signal)
     rows = float(place.series.rows[place.index] / place.series.phi[place.index])
     from_ms = watch.anew.get(group, watch.first_ms)
-    return _located(watch, window, place, place.series.law.p[place.index], rows=rows, from_ms=from_ms)
+    return _located(scene, watch, place, place.series.law.p[place.index], (rows, from_ms))
 
 
-def _point_from(  # noqa: PLR0913 - private, an episode and its window
-    plan: Plan, watch: Watch, window: Window, group: Group, signal: int, one: Episode
-) -> locate.ChangePoint:
-    """Since when a listed series has left the law of its episode."""
-    law = _law_in(plan, group, signal, one)
-    return _located(watch, window, _place(plan, group, signal), law, rows=0.0, from_ms=one.points[signal].at_ms)
+def _point_from(scene: Scene, watch: Watch, group: Group, signal: int, one: Episode) -> locate.ChangePoint:
+    """Since when a listed series has left the law it has in its episode."""
+    place = _place(scene.plan, group[0], signal)
+    return _located(scene, watch, place, _law_in(watch, place), (0.0, one.begun[signal]))
 
 
-def _located(  # noqa: PLR0913 - private, an episode and its window
-    watch: Watch, window: Window, place: "Place", p: Floats, *, rows: float, from_ms: int
-) -> locate.ChangePoint:
-    history, phi = _histories(watch)[place.family], float(place.series.phi[place.index])
-    point = locate.change_point(history, place.index, p, rows=rows, phi=phi, from_ms=from_ms, end_ms=window.end_ms)
-    return point or locate.ChangePoint(window.start_ms, window.start_ms, window.end_ms)
+def _located(scene: Scene, watch: Watch, place: Place, p: Floats, known: tuple[float, int]) -> locate.ChangePoint:
+    """`known`: rows behind the law, and from when on to look."""
+    history, phi, (rows, from_ms) = _histories(watch)[place.family], float(place.series.phi[place.index]), known
+    point = locate.change_point(history, place.index, p, rows=rows, phi=phi, from_ms=from_ms, end_ms=scene.end_ms)
+    return point or locate.ChangePoint(scene.start_ms, scene.start_ms, scene.end_ms)
 
 
 def _reset_quiet(plan: Plan, watch: Watch, group: Group) -> Watch:
@@ -447,18 +450,32 @@ def _reset_quiet(plan: Plan, watch: Watch, group: Group) -> Watch:
     return replace(watch, quiet=Pair(*states))
 
 
-def _overlay(plan: Plan, levels: Levels, group: Group, one: Episode, verdicts: tuple[Verdicts, Verdicts]) -> None:
-    """Readings of an open group show its open detectors; a listed signal reads drift."""
-    segment, kind = group
-    level, statistic, threshold, reason = levels
-    for series, own in zip(plan.families, verdicts, strict=True):
-        signals = series.signals[np.isin(series.signals, plan.members[kind])]
-        level[segment, signals] = own.level
-        statistic[segment, signals] = own.statistic
-        threshold[segment, signals] = own.threshold
-        reason[segment, signals] = own.reason
-    listed = [signal for signal in one.moved if reason[segment, signal] in (Reason.NONE, Reason.EMPTY)]
-    level[segment, listed] = np.where(reason[segment, listed] == Reason.NONE, Level.DRIFT, level[segment, listed])
+def _levels(
+    plan: Plan,
+    quiet: tuple[Verdicts, Verdicts],
+    open_form: tuple[Verdicts, Verdicts] | None,
+    open_before: Mapping[Group, Episode],
+) -> tuple[Codes, Floats, Floats, Codes]:
+    """[G, S] level, statistic, threshold and reason.
+
+    A group with an episode shows its open detectors; what it lists reads drift.
+    """
+    shape = plan.ln_threshold.shape
+    names = ("level", "statistic", "threshold", "reason")
+    found = [np.zeros(shape, np.int8), np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, np.int8)]
+    opened = _mask(plan, open_before)
+    for family, series in enumerate(plan.families):
+        own = opened[:, series.signals]
+        for matrix, name in zip(found, names, strict=True):
+            shown = getattr(quiet[family], name).reshape(own.shape)
+            if open_form is not None:
+                shown = np.where(own, getattr(open_form[family], name).reshape(own.shape), shown)
+            matrix[:, series.signals] = shown
+    level, statistic, threshold, reason = found
+    for (segment, _), one in open_before.items():
+        judged = [signal for signal in one.moved if reason[segment, signal] == Reason.NONE]
+        level[segment, judged] = Level.DRIFT
+    return level, statistic, threshold, reason
 
 
 def _calibration(plan: Plan) -> Calibration:
@@ -470,43 +487,55 @@ def _calibration(plan: Plan) -> Calibration:
 def _calibrated(plan: Plan, watch: Watch, index: int, profile: Dense) -> Watch:
     """Under a reference that does not know how serving spreads: learn it from the first windows with events."""
     learning = watch.calibration
-    if learning is None or not profile.rows[0] or plan.serving_known:
+    if learning is None or not profile.rows[0]:
         return watch
-    windows = learning.windows + (profile.rows > 0)
-    counts = learning.counts + profile.counts
+    windows, counts = learning.windows + (profile.rows > 0), learning.counts + profile.counts
     sums = overdispersion.add(learning.sums, plan.tables, index, profile)
     if windows[0] < CALIBRATION_WINDOWS:
         return replace(watch, calibration=Calibration(sums, counts, windows))
     phi = overdispersion.phi(sums, plan.tables, counts).signals
     layout = plan.tables.layout
     events = np.stack([counts[:, reference.valid(layout, s)].sum(1) for s in range(len(layout.names))], axis=1)
-    serving = Serving(np.where(np.isnan(phi), 1.0, phi), np.maximum(1.0, events / np.maximum(windows, 1)[:, None]))
+    serving = Serving(phi, np.maximum(1.0, events / np.maximum(windows, 1)[:, None]))
     # Evidence that was gathered as if events were independent does not count.
     quiet = _at_rest(Laws(plan.ordered.law, plan.unordered.law))
     return replace(watch, calibration=None, serving=serving, quiet=quiet)
 
 
+def _at_rest(laws: Laws) -> Pair:
+    return Pair(*(histogram.start(law.p.shape[0], law.p.shape[1], len(law.weights)) for law in _both(laws)))
+
+
+def _open_form(plan: Plan) -> OpenForm:
+    """The open detectors of all series at rest, around the laws of the reference."""
+    ordered, unordered = (
+        histogram.law(series.law.p, series.law.epsilon, z=series.z, home=series.law.p) for series in plan.families
+    )
+    laws = Laws(ordered, unordered)
+    return OpenForm(laws, _at_rest(laws))
+
+
+def _with_rows(law: histogram.Law, rows: Ints, own: histogram.Law) -> histogram.Law:
+    """A law in which some series have another one."""
+    arrays = {}
+    for name in law.__struct_fields__:
+        whole = getattr(law, name)
+        if name != "weights":
+            whole = whole.copy()
+            whole[rows] = getattr(own, name)
+        arrays[name] = whole
+    return histogram.Law(**arrays)
+
+
 def _ln_evidence(plan: Plan, pair: Pair) -> Floats:
-    """[G, S] ln M of the quiet detectors."""
+    """[G, S] ln M."""
     found = np.full(plan.ln_threshold.shape, -np.inf)
     for series, state in zip(plan.families, _pair(pair), strict=True):
         found[:, series.signals] = histogram.ln_evidence(state).reshape(len(found), -1)
     return found
 
 
-def _matrices(plan: Plan, ordered: Verdicts, unordered: Verdicts) -> Levels:
-    shape = plan.ln_threshold.shape
-    level, reason = np.zeros(shape, np.int8), np.zeros(shape, np.int8)
-    statistic, threshold = np.full(shape, np.nan), np.full(shape, np.nan)
-    for series, verdicts in zip(plan.families, (ordered, unordered), strict=True):
-        level[:, series.signals] = verdicts.level.reshape(shape[0], -1)
-        statistic[:, series.signals] = verdicts.statistic.reshape(shape[0], -1)
-        threshold[:, series.signals] = verdicts.threshold.reshape(shape[0], -1)
-        reason[:, series.signals] = verdicts.reason.reshape(shape[0], -1)
-    return level, statistic, threshold, reason
-
-
-def _mask(plan: Plan, groups: Any) -> Bools:
+def _mask(plan: Plan, groups: Iterable[Group]) -> Bools:
     """[G, S] True for the signals of some groups."""
     mask = np.zeros(plan.ln_threshold.shape, np.bool_)
     for segment, kind in groups:
@@ -514,36 +543,21 @@ def _mask(plan: Plan, groups: Any) -> Bools:
     return mask
 
 
-def _joined(first: Sums, second: Sums) -> Sums:
-    """Two sets of series of one window, one behind the other."""
-    names = [name for name in first.__struct_fields__ if name != "start_ms"]
-    return Sums(first.start_ms, *(np.concatenate([getattr(first, name), getattr(second, name)]) for name in names))
+def _starts(points: Points) -> dict[int, int]:
+    return {signal: point.at_ms for signal, point in points.items()}
 
 
-class Place(Struct, frozen=True, eq=False):
-    """Where one signal of one group stands."""
-
-    family: int
-    series: Series
-    index: int
-    """Among the series of its family."""
-    member: int
-    """Among the members of its group in that family."""
+def _place(plan: Plan, segment: int, signal: int) -> Place:
+    where = plan.where[signal]
+    series = plan.families[where.family]
+    return Place(where.family, series, segment * len(series.signals) + where.place)
 
 
-def _place(plan: Plan, group: Group, signal: int) -> Place:
-    segment, kind = group
-    family = ORDERED if signal in plan.ordered.signals else UNORDERED
-    series = plan.families[family]
-    members = series.signals[np.isin(series.signals, plan.members[kind])]
-    index = segment * len(series.signals) + int(np.flatnonzero(series.signals == signal)[0])
-    return Place(family, series, index, int(np.flatnonzero(members == signal)[0]))
-
-
-def _law_in(plan: Plan, group: Group, signal: int, one: Episode) -> Floats:
-    """[B] the law of a signal in an episode."""
-    place = _place(plan, group, signal)
-    return np.asarray(_laws(one.laws)[place.family].p[place.member])
+def _law_in(watch: Watch, place: Place) -> Floats:
+    """[B] the law of a series in its episode."""
+    if watch.open_form is None:
+        return np.asarray(place.series.law.p[place.index])
+    return np.asarray(_both(watch.open_form.laws)[place.family].p[place.index])
 
 
 def _histories(watch: Watch) -> tuple[locate.History, locate.History]:
@@ -554,5 +568,5 @@ def _pair(pair: Pair) -> tuple[histogram.State, histogram.State]:
     return pair.ordered, pair.unordered
 
 
-def _laws(laws: Laws) -> tuple[histogram.Law, histogram.Law]:
+def _both(laws: Laws) -> tuple[histogram.Law, histogram.Law]:
     return laws.ordered, laws.unordered
