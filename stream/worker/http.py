@@ -119,7 +119,7 @@ def _handler(routes: dict[str, Callable[[], Answer]]) -> type[BaseHTTPRequestHan
             self.end_headers()
             self.wfile.write(body)
 
-        def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+        def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - what was sent stays unsaid
             """Anything but a good GET: a number, and no word of what was sent."""
             self.close_connection = True
             self._answer(code, JSON, b'{"error":"refused"}')
