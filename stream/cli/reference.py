@@ -84,7 +84,10 @@ def show(
         _show_one(read_reference(reference), color)
         return
     config = worker_settings(settings(file, properties, connects=True).config)
-    _show_all(published(config), color)
+    found = published(config)
+    if not found:
+        tell(f"{config.topics.of('references')} holds no reference")
+    _show_all(found, color)
 
 
 @app.command()
@@ -205,5 +208,5 @@ def _show_all(references: list[Reference], color: Color) -> None:
     for one in references:
         origin = one.origin if one.complete else f"{one.origin}, incomplete"
         rows.append([one.reference_id, one.model_id, one.model_version, origin, str(one.n_rows), one.effective_from])
-    for line in aligned(rows):
+    for line in aligned(rows) if references else []:
         console(color).print(line)

@@ -24,6 +24,7 @@ from stream.worker import files
 from stream.worker.ends import Stopped
 
 EXIT_CHECK_FAILED: Final = 1
+_NULL: Final = b"null"
 
 app = new_app("Check a configuration, or files of records, without Kafka.")
 
@@ -126,10 +127,10 @@ def _numbered(path: str, given: files.FileFormat) -> Iterator[tuple[int, bytes]]
 
 def _is_feedback(line: bytes) -> bool:
     try:
-        return b'"actual"' in line and msgspec.json.decode(line, type=_Head).actual is not None
+        return b'"actual"' in line and bytes(msgspec.json.decode(line, type=_Head).actual) != _NULL
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
 
 
 class _Head(Struct):
-    actual: msgspec.Raw | None = None
+    actual: msgspec.Raw = msgspec.Raw(_NULL)
