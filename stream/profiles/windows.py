@@ -15,12 +15,14 @@ from msgspec import Struct, field
 from pydantic import BaseModel, Field
 
 from stream.wire.durations import Duration
-from stream.wire.internal import SourceMark, Watermarks
+from stream.wire.internal import END_OF_TIME_MS, SourceMark, Watermarks
 
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 _BEFORE_ALL_TIME: Final = np.iinfo(np.int64).min
+_END: Final = END_OF_TIME_MS // 2
+"""Watermarks from here on belong to inputs that have ended, whatever the lateness."""
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -84,6 +86,8 @@ class Marks(Struct, frozen=True):
     """Partition count of every input topic, the largest announced: a topic may grow, never shrink."""
     references_offset: int = 0
     """The newest view of the references that ingest has worked with."""
+    highest_ms: int | None = None
+    """The largest watermark of a source that went on: the end of an input is no time."""
 
 
 def apply(marks: Marks, record: Watermarks) -> Marks:
@@ -101,7 +105,13 @@ def apply(marks: Marks, record: Watermarks) -> Marks:
     partitions = dict(marks.partitions)
     for topic, count in record.partitions.items():
         partitions[topic] = max(count, partitions.get(topic, 0))
-    return Marks(sources, partitions, max(marks.references_offset, record.references_offset))
+    shown = [mark.watermark_ms for mark in record.sources if mark.watermark_ms is not None]
+    return Marks(
+        sources=sources,
+        partitions=partitions,
+        references_offset=max(marks.references_offset, record.references_offset),
+        highest_ms=_later(marks.highest_ms, *(time_ms for time_ms in shown if time_ms < _END)),
+    )
 
 
 def height(marks: Marks, topic: str) -> int | None:
@@ -117,6 +127,18 @@ def watermark(marks: Marks, topics: Collection[str]) -> int | None:
     times = [_time(marks, place) for place in _places(marks, topics)]
     shown = [time for time in times if time is not None]
     return min(shown) if shown and len(shown) == len(times) else None
+
+
+def reached(marks: Marks, topics: Collection[str], settings: Settings) -> int | None:
+    """As `watermark`, but when all inputs have ended the end of the window that holds the newest event of all.
+
+    So the end of files closes what they opened, for every model up to the same time, and nothing beyond.
+    """
+    time_ms = watermark(marks, topics)
+    if time_ms is None or time_ms < _END or marks.highest_ms is None:
+        return time_ms
+    newest_ms = marks.highest_ms + settings.lateness
+    return newest_ms - newest_ms % settings.size + settings.size
 
 
 def waiting_for(marks: Marks, topics: Collection[str]) -> list[tuple[str, int]]:

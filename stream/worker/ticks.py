@@ -46,7 +46,9 @@ class Ticker:
         """Let idle partitions speak; they become part of the transaction."""
         running = [task for task in tasks if task.stage == "ingest" and task.phase is Phase.RUNNING]
         for task in running:
-            if task.ended_for_good and not task.inbox and (task.running.state.watermark_ms or 0) < END_OF_TIME_MS // 2:
+            is_told = (task.running.state.watermark_ms or 0) >= END_OF_TIME_MS // 2
+            # Not in the transaction of its last records: what time they had come to must stand in the log.
+            if task.ended_for_good and not is_told and task.partition not in tx.tasks:
                 self._tick(task, tx, now_seconds, END_OF_TIME_MS)
         if self._settings.idle_after_ms == 0 or now_seconds - self._asked_seconds < ASK_SECONDS:
             return

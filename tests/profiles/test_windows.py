@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from stream.profiles import windows
 from stream.profiles.windows import Marks
 from stream.wire import codec
-from stream.wire.internal import SourceMark, Watermarks
+from stream.wire.internal import END_OF_TIME_MS, SourceMark, Watermarks
 
 TIMES = st.lists(st.integers(-(2**61), 2**61), max_size=40)
 LATENESS = st.integers(0, 10**12)
@@ -111,7 +111,7 @@ def test_no_watermark_ever_falls(records: list[Watermarks]) -> None:
 def test_a_mark_is_applied_to_a_copy_and_in_any_order_of_its_sources(records: list[Watermarks]) -> None:
     marks = Marks()
     for record in records:
-        frozen = Marks(dict(marks.sources), dict(marks.partitions), marks.references_offset)
+        frozen = Marks(dict(marks.sources), dict(marks.partitions), marks.references_offset, marks.highest_ms)
         turned = Watermarks(record.sources[::-1], record.partitions, record.references_offset)
         there, back = windows.apply(marks, record), windows.apply(marks, turned)
         assert marks == frozen
@@ -178,3 +178,13 @@ def test_a_topic_at_rest_stays_and_an_empty_one_closes_nothing() -> None:
     assert windows.watermark(at_rest, ["a"]) == 50
     empty = after(*[[mark(0, None, idle=True), mark(1, None, idle=True)]] * 5)
     assert windows.watermark(empty, ["a"]) is None
+
+
+def test_inputs_that_have_ended_close_the_window_of_the_newest_event_and_nothing_beyond() -> None:
+    settings = windows.Settings.model_validate({"size": "100ms", "lateness": "30ms"})
+    still = after([mark(0, 270), mark(1, 150)])
+    assert windows.reached(still, ["a"], settings) == windows.watermark(still, ["a"]) == 150
+    half = after([mark(0, 270), mark(1, 150)], [mark(0, END_OF_TIME_MS - 30)])
+    assert windows.reached(half, ["a"], settings) == 150
+    ended = after([mark(0, 270), mark(1, 150)], [mark(0, END_OF_TIME_MS - 30)], [mark(1, END_OF_TIME_MS - 30)])
+    assert windows.reached(ended, ["a"], settings) == 400

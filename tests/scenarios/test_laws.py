@@ -240,13 +240,18 @@ def test_workers_that_come_and_go_change_nothing(references: list[Outgoing], log
 # -- replay ------------------------------------------------------------------------------------------------------------
 
 
-def replayed(references: Sequence[Outgoing], log: Sequence[bytes], partitions: int = 1, **how: Any) -> Told:
+def replayed(references: Sequence[Outgoing], log: Sequence[bytes], partitions: int = 1) -> Told:
     """The same log as files."""
     inputs = [[*log[place::partitions], last(partitions)[place]] for place in range(partitions)]
     files = [
         iter([Record("predictions", place, row, LAST_MS, None, value) for row, value in enumerate(values)])
         for place, values in enumerate(inputs)
     ]
+    return played(files, references)
+
+
+def played(files: Sequence[Iterator[Record]], references: Sequence[Outgoing], **how: Any) -> Told:
+    """What a replay of some files tells."""
     heard: list[Record] = []
     replay_records(
         files,
@@ -266,6 +271,29 @@ def test_a_replay_tells_what_the_service_told(
     assert replayed(references, log, partitions) == expected
 
 
+@pytest.mark.parametrize("internal", [1, 3])
+def test_files_that_end_at_different_times_tell_the_same_in_turns_of_any_size(
+    internal: int, references: list[Outgoing]
+) -> None:
+    short = Stream().records(4 * PER_WINDOW)
+    long = Stream(seed=4, model_id="other", prefix="o").records(8 * PER_WINDOW)
+    # Whole columns of ingest: the last record and the end of the file may meet in one transaction.
+    longest = Stream(seed=5, model_id="other", prefix="l", step_ms=60).records(8_192)
+
+    def turned(turn_records: int) -> Told:
+        files = [
+            iter([Record("predictions", place, row, LAST_MS, None, value) for row, value in enumerate(values)])
+            for place, values in enumerate((short, long, longest))
+        ]
+        return played(files, references, turn_records=turn_records, internal_partitions=internal)
+
+    told_at_once = turned(100_000)
+    assert told_at_once == turned(1_000) == turned(8_192)
+    readings = [len(own) for key, own in told_at_once.items() if key.startswith(b"drift.windows")]
+    # The model that ends first has empty windows up to the newest event of all.
+    assert set(readings) == {9}
+
+
 def test_the_seed_of_pythons_hashes_changes_nothing(expected: Told) -> None:
     digests = {
         subprocess.run(
@@ -283,7 +311,7 @@ def test_the_seed_of_pythons_hashes_changes_nothing(expected: Told) -> None:
 # -- a run against its own log -----------------------------------------------------------------------------------------
 
 LEARN = LearnSettings.model_validate({"rows": 1000, "min_duration": "1h"})
-LEARNING = stages(ingest.Settings(sample_rows=1000), detect_settings(learn=LEARN))
+LEARNING = stages(ingest.Settings(sample_rows=1000), detect_settings(learn=LEARN, declared={}))
 
 
 def public(records: Iterator[Record | Outgoing], settings: Settings) -> dict[Any, list[Any]]:

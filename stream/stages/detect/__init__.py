@@ -131,7 +131,7 @@ def _may_enter(settings: Settings, state: State, version: Version | None, start_
 
 def _closed_windows(settings: Settings, references: References, state: State) -> tuple[State, list[Outgoing]]:
     """All windows that every source has passed, closed in order, up to the bound of one record."""
-    watermark_ms = windows.watermark(state.marks, settings.topics)
+    watermark_ms = windows.reached(state.marks, settings.topics, settings.windows)
     outgoing: list[Outgoing] = []
     room = CLOSED_PER_RECORD
     while watermark_ms is not None and room > 0 and (due := _due(settings, state, watermark_ms)):
@@ -149,11 +149,11 @@ def _closed_windows(settings: Settings, references: References, state: State) ->
 
 
 def _forget(state: State, name: Name, version: Version) -> None:
-    """A version that was silent for long is gone; events that come after the silence begin it anew."""
+    """A version that was silent for long is gone; events after the silence begin it anew, whether they are here yet."""
     del state.versions[name]
     if version.open:
         first_ms = min(version.open)
-        state.versions[name] = Version(first_ms, first_ms, learning=version.learning, open=version.open)
+        state.versions[name] = Version(first_ms, first_ms, open=version.open)
 
 
 def _due(settings: Settings, state: State, watermark_ms: int) -> list[Name]:
