@@ -171,12 +171,15 @@ def pending(states: Mapping[Partition, State]) -> tuple[int, int]:
 
 def _guess(settings: Settings, references: References, state: State, batch: Batch) -> Guess | None:
     """What most records of a batch likely are, to decode features along the way. A wrong guess costs time alone."""
-    name = inbound.guess_of(batch)
-    if name is None:
+    first = inbound.guess_of(batch)
+    if first is None:
         return None
     about_ms = batch.timestamps_ms[0] if state.newest_ms is None else state.newest_ms
-    tables = references.at(*name, about_ms)
-    return None if tables is None else Guess(*name, _reader(settings, tables).features.shape)
+    tables = references.at(first.model_id, first.model_version, about_ms)
+    if tables is None:
+        return None
+    shape = _reader(settings, tables).features.shape_like(first.features)
+    return Guess(first.model_id, first.model_version, shape)
 
 
 def _too_many_models(settings: Settings, references: References, events: Events) -> list[tuple[int, codec.Malformed]]:

@@ -54,14 +54,23 @@ class Columns(Struct, frozen=True):
 
 
 class FeatureDecoder:
-    """Decodes rows for one reference. Remembers nothing but which unknown names to pass over quickly."""
+    """Decodes rows for one reference. Remembers only in which order names come, and which unknown ones to pass over."""
 
     def __init__(self, numeric: Sequence[str], categorical: Sequence[str], boolean: Sequence[str]) -> None:
         self._names = (*numeric, *categorical, *boolean)
         self._kinds = (_NUMBER,) * len(numeric) + (_CATEGORY,) * len(categorical) + (_BOOLEAN,) * len(boolean)
         self._known = frozenset(self._names)
+        self._arrange(range(len(self._names)))
+        self._is_handed_out = False
+
+    def _arrange(self, order: Sequence[int]) -> None:
+        """Begin with structs whose fields are the known names in some order."""
+        self._fields = tuple(self._names[place] for place in order)
+        self._field_kinds = tuple(self._kinds[place] for place in order)
+        self._places = np.argsort(order).tolist()
+        """Where each name stands in a struct."""
         self._extras: tuple[str, ...] = ()
-        self._plain = self._latest = _shape(self._names, self._kinds, ())
+        self._plain = self._latest = _shape(self._fields, self._field_kinds, ())
         # A name that msgspec cannot spell keeps every row on the careful path.
         self._decode = _decoder(self._plain) if all(map(native.is_plain_name, self._names)) else _refuse
         self._shapes = {self._plain: 0}
@@ -70,7 +79,19 @@ class FeatureDecoder:
     @property
     def shape(self) -> type[Struct]:
         """A struct of the known features, and of the unknown ones learned so far: what a `native.Guess` is made of."""
+        self._is_handed_out = True
         return self._latest
+
+    def shape_like(self, features: Raw) -> type[Struct]:
+        """`shape`, its fields in the order of this row if nobody has been given a shape before.
+
+        The parser looks for each name behind the one before it: 20 names in another order cost a fifth of a decoding.
+        """
+        if not self._is_handed_out:
+            rank = {name: place for place, name in enumerate(_names_in(features))}
+            last = len(rank)
+            self._arrange(sorted(range(len(self._names)), key=lambda place: rank.get(self._names[place], last)))
+        return self.shape
 
     def decode(self, features: Sequence[Features], values: Sequence[bytes] = ()) -> Columns:
         """Columns of the rows of `inbound.Events.features`; `.values` are asked for what a guess decoded wrongly.
@@ -83,7 +104,7 @@ class FeatureDecoder:
         rows, careful = self._rows(features, values, unknown)
         columns: list[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, rows), strict=False))
         of_kind: dict[Any, list[Sequence[Any]]] = {_NUMBER: [], _CATEGORY: [], _BOOLEAN: []}
-        for place, kind in enumerate(self._kinds):
+        for place, kind in zip(self._places, self._kinds, strict=True):
             of_kind[kind].append(columns[place] if rows else ())
         numeric = np.empty((len(of_kind[_NUMBER]), len(rows)))
         numeric_invalid = np.zeros(numeric.shape, dtype=np.bool_)
@@ -149,14 +170,14 @@ class FeatureDecoder:
 
     def _careful(self, given: Raw | Mapping[str, Any]) -> tuple[Struct, set[str]]:
         values = lenient.loads(bytes(given)) if isinstance(given, Raw) else given
-        row = [_MEANING[kind](values.get(name)) for name, kind in zip(self._names, self._kinds, strict=True)]
+        row = [_MEANING[kind](values.get(name)) for name, kind in zip(self._fields, self._field_kinds, strict=True)]
         return self._plain(*row), values.keys() - self._known
 
     def _learn(self, names: set[str]) -> None:
         extras = (*self._extras, *sorted(filter(native.is_plain_name, names.difference(self._extras))))
         if len(extras) <= _EXTRAS_MAX:
             self._extras = extras
-            self._latest = _shape(self._names, self._kinds, extras)
+            self._latest = _shape(self._fields, self._field_kinds, extras)
             self._shapes[self._latest] = len(extras)
             self._decode = self._decode if self._decode is _refuse else _decoder(self._latest)
 
@@ -194,6 +215,7 @@ _MEANING: Final[dict[Any, Callable[[object], Any]]] = {
     _CATEGORY: lenient.category,
     _BOOLEAN: _boolean,
 }
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Raw])
 _CODES: Final = {False: 0, True: 1, None: MISSING_CODE, INVALID: INVALID_CODE}
 _TEXTS: Final = {str, type(None), Invalid}
 _REFUSALS: Final = (msgspec.DecodeError, ValueError, TypeError, RecursionError)
@@ -209,6 +231,14 @@ def _shape(names: tuple[str, ...], kinds: tuple[Any, ...], extras: tuple[str, ..
 
 def _refuse(_: Any) -> Any:
     raise ValueError
+
+
+def _names_in(features: Raw) -> list[str]:
+    """The names of an object in their order; none where they cannot be read."""
+    try:
+        return list(_OBJECT.decode(features))
+    except native.REFUSALS:
+        return []
 
 
 def _decoder(shape: type[Struct]) -> Callable[[Any], Any]:

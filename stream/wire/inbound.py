@@ -130,14 +130,22 @@ def decode(
     return _columns(good, index, time_ms, values, _Rest(malformed, tombstones, unknown))
 
 
-def guess_of(batch: Batch) -> tuple[str, str] | None:
-    """(model, version) of the first record of a batch that shows them quickly: what to make a `Guess` of."""
+class Glimpse(Struct, frozen=True):
+    """What the first record of a batch shows quickly: all it takes to make a `Guess`."""
+
+    model_id: str
+    model_version: str
+    features: Raw
+
+
+def guess_of(batch: Batch) -> Glimpse | None:
+    """A glimpse of one of the first records; None if all of them need the careful path."""
     for value in batch.values[:_GUESSES]:
         try:
             row = native.fast_decoder()(value or b"")
         except native.REFUSALS:
             continue
-        return row.model_id, row.model_version or native.DEFAULT_VERSION
+        return Glimpse(row.model_id, row.model_version or native.DEFAULT_VERSION, row.features)
     return None
 
 

@@ -49,8 +49,8 @@ def batch(rng: np.random.Generator, n: int, **more: Any) -> Batch:
 
 def whole(decoder: FeatureDecoder, given: Batch, *, guessing: bool) -> None:
     guess = None
-    if guessing and (model := inbound.guess_of(given)) is not None:
-        guess = Guess(*model, decoder.shape)
+    if guessing and (first := inbound.guess_of(given)) is not None:
+        guess = Guess(first.model_id, first.model_version, decoder.shape_like(first.features))
     events = inbound.decode(given, inbound.Limits(), MINUTE_MS, guess=guess)
     decoder.decode(events.features, events.values)
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
+from msgspec.structs import fields
 
 from stream.wire import lenient
 from stream.wire.codec import hash64
@@ -121,3 +122,27 @@ def test_names_have_1_to_128_bytes_and_no_control_characters() -> None:
     assert lenient.is_name("é" * 64)
     for bad in ("", "é" * 65, "a\x00", "\x7f", "\x85"):
         assert not lenient.is_name(bad)
+
+
+@given(st.permutations(["m", "n", "c", "d", "b", "other"]), st.booleans())
+@settings(max_examples=50)
+def test_the_order_in_which_names_come_changes_the_shape_and_no_value(names: list[str], learns: bool) -> None:
+    values = {"m": "1.5", "n": "null", "c": '"x"', "d": '"y"', "b": "true", "other": "7"}
+    row = Raw(("{" + ",".join(f'"{name}":{values[name]}' for name in names) + "}").encode())
+    usual, arranged = (feature_decoder(["m", "n"], ["c", "d"], ["b"]) for _ in range(2))
+    if learns:
+        arranged.decode([row])
+    shape = arranged.shape_like(row)
+    assert [one.encode_name for one in fields(shape)] == [name for name in names if name != "other"]
+    assert arranged.shape_like(Raw(b'{"b":false,"n":1}')) is shape, "the first one decides"
+    for rows in ([row], [row, Raw(b'{"n":"wrong"}'), Raw(b"{}"), row]):
+        expected, found = usual.decode(rows), arranged.decode(rows)
+        assert found.numeric.tobytes() == expected.numeric.tobytes()
+        assert found.numeric_invalid.tolist() == expected.numeric_invalid.tolist()
+        assert found.boolean.tolist() == expected.boolean.tolist()
+        assert (found.categorical, found.unknown) == (expected.categorical, expected.unknown)
+
+
+def test_a_row_whose_names_cannot_be_read_leaves_the_order_alone() -> None:
+    decoder = feature_decoder(["n", "m"], [], [])
+    assert [one.encode_name for one in fields(decoder.shape_like(Raw(b'{"m":1,"\xff":2}')))] == ["n", "m"]

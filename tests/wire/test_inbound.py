@@ -212,8 +212,12 @@ def test_events_are_picked_by_model_and_version() -> None:
 
 
 def test_a_guess_is_made_of_the_first_readable_record() -> None:
-    assert inbound.guess_of(batch_of([None, b"{", record()])) == ("credit", "3")
-    assert inbound.guess_of(batch_of([record(model_version=None)])) == ("credit", "default")
+    first = inbound.guess_of(batch_of([None, b"{", record()]))
+    assert first is not None
+    assert (first.model_id, first.model_version, first.features) == ("credit", "3", native.raw_features(record()))
+    unnamed = inbound.guess_of(batch_of([record(model_version=None)]))
+    assert unnamed is not None
+    assert unnamed.model_version == "default"
     assert inbound.guess_of(batch_of([b"{"] * 10)) is None
 
 
