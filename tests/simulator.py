@@ -133,6 +133,8 @@ class World:
         wanted = self.cluster.subscribed(["predictions", "drift.profiles"])
         if any(loop.tx.open for loop in self.workers) or group.pending:
             return False
+        if any(self.cluster.unstable(partition) for partition in self.cluster.subscribed(self.cluster.logs)):
+            return False
         tasks = [task for loop in self.workers for task in loop.tasks.values()]
         if sorted(task.partition for task in tasks) != sorted(wanted) or any(task.phase in RESTORING for task in tasks):
             return False

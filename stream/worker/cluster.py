@@ -312,6 +312,11 @@ class Cluster:
         """All that a read_committed reader sees of a topic, by partition."""
         return [record for log in self.logs[topic] for record in log.read(log.start_offset(), 10**9)[0]]
 
+    def unstable(self, partition: Partition) -> int:
+        """Records of a partition behind an undecided transaction."""
+        log = self.logs[partition[0]][partition[1]]
+        return log.end_offset() - log.stable_offset()
+
     def group(self, name: str) -> Group:
         """A consumer group, made on first use."""
         return self.groups.setdefault(name, Group(self.session_ms))

@@ -94,6 +94,15 @@ class Committed(Struct, frozen=True):
     snapshots: int
     duration_seconds: float
     broker_ms: int | None
+    alerts: list[dict[str, str]]
+    """What the log says of each alert."""
+
+
+class Now(Struct, frozen=True):
+    """One moment, by both clocks."""
+
+    seconds: float
+    wall_ms: int
 
 
 class Committer:
@@ -117,7 +126,7 @@ class Committer:
         self._status = status
         self._leaving: dict[Partition, Leaving] = {}
 
-    def commit(self, tx: Transaction, references: Any, now_seconds: float, last_of: Collection[Task] = ()) -> Committed:
+    def commit(self, tx: Transaction, references: Any, now: Now, last_of: Collection[Task] = ()) -> Committed:
         """The five steps. For tasks in `last_of` a snapshot is due now: somebody else goes on from here."""
         started = time.monotonic()
         hit = self._failpoints.hit
@@ -126,15 +135,17 @@ class Committer:
         hit("outputs")
         flushed = self._outputs(tx, references)
         hit("snapshots")
-        snapshots = self._snapshots(tx, now_seconds, last_of)
+        snapshots = self._snapshots(tx, now.seconds, last_of)
         hit("offsets")
         self._ends.send_offsets([self._mark(task) for task in _sorted(tx.tasks)])
         hit("commit")
         receipt = self._ends.commit()
         hit("adopt")
-        self._adopt(tx, flushed, receipt, now_seconds)
+        self._adopt(tx, flushed, receipt, now.seconds)
+        telling.count(self._status, tx.outputs, self._settings.metrics.models, now.wall_ms)
         seconds = time.monotonic() - started
-        return Committed(len(tx.tasks), tx.records, len(tx.outputs), snapshots, seconds, receipt.broker_ms)
+        alerts = telling.alerts(tx.outputs)
+        return Committed(len(tx.tasks), tx.records, len(tx.outputs), snapshots, seconds, receipt.broker_ms, alerts)
 
     def forget(self, tasks: Iterable[Task]) -> None:
         """Snapshots on their way out of these tasks will not arrive: the next one starts anew under the same letter."""
@@ -148,7 +159,6 @@ class Committer:
             references, {task.partition: task.running.state for task in ingest}
         )
         tx.outputs += sorted(partials, key=lambda output: output.key or b"")
-        telling.count(self._status, tx.outputs, self._settings.metrics.models)
         addressed = self._addressed(tx.outputs)
         if ingest:
             addressed += self._addressed([self._watermarks(tx, ingest, states, references.offset)], tracked=True)

@@ -83,6 +83,9 @@ class Stopped(Exception):
         self.detail = detail
 
 
+UNDONE = (Aborted, Unanswered)
+"""What is undone and tried again."""
+
 EXIT_OK, EXIT_CONFIGURATION, EXIT_ACCESS, EXIT_DECISION, EXIT_BUG, EXIT_RESTART = 0, 3, 4, 5, 70, 75
 
 

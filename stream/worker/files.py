@@ -94,7 +94,8 @@ def records(  # noqa: PLR0913 - a file, its place, and how to read it
 ) -> Iterator[Record]:
     """A file as one partition; an offset is the number of a row, from 0.
 
-    With `sort` rows stand by event time, ties in their order, and offsets count that order: it reads the whole file first.
+    With `sort` rows stand by event time, ties in their order, and offsets count that order; it reads the whole file
+    first.
     """
     found = _predictions(rows(path, progress, given), topic, partition, progress)
     if not sort:

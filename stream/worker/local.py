@@ -90,8 +90,7 @@ class LocalEnds:
 
     def unstable(self, partition: Partition) -> int:
         """Records behind an open transaction."""
-        log = self._log(partition)
-        return log.end_offset() - log.stable_offset()
+        return self._cluster.unstable(partition)
 
     def follow(self, partition: Partition, next_offset: int | None) -> None:
         """Read a partition outside the group."""

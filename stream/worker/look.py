@@ -20,11 +20,17 @@ def look(status: Status, tasks: Iterable[Task], ends: Ends) -> None:
     }
     status.started = status.started or (bool(held) and not restoring)
     running = [task for task in held if task.phase not in RESTORING]
-    status.lag_records = {task.partition: ends.lag(task.partition, task.read_offset) for task in running}
+    status.lag_records = {task.partition: _lag(task, ends) for task in running}
     status.unstable_records = {task.partition: ends.unstable(task.partition) for task in running}
     status.watermark_ms = {
         task.partition: task.running.state.watermark_ms
         for task in running
         if task.stage == "ingest" and task.running.state.watermark_ms is not None
     }
+    status.snapshot_seconds = {task.partition: task.snapshot_seconds for task in running if task.stage == "detect"}
     status.state_bytes = {"detect": sum(task.snapshot_bytes for task in running)}
+
+
+def _lag(task: Task, ends: Ends) -> int:
+    """Nothing at the end of a partition, where only control records may stand behind the offset."""
+    return 0 if task.end_offset is not None else ends.lag(task.partition, task.read_offset)

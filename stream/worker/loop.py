@@ -15,13 +15,13 @@ from msgspec import Struct
 
 from stream.wire.record import Batch
 from stream.worker.balance import balance
-from stream.worker.commit import SNAPSHOT_COMMIT_BYTES, Committed, Committer, Transaction
+from stream.worker.commit import SNAPSHOT_COMMIT_BYTES, Committed, Committer, Now, Transaction
 from stream.worker.ends import (
     EXIT_BUG,
     EXIT_DECISION,
     EXIT_OK,
     EXIT_RESTART,
-    Aborted,
+    UNDONE,
     End,
     Ends,
     Partition,
@@ -160,8 +160,8 @@ class Loop:
         self.status.stopping = True
         try:
             self._commit(self._detect_tasks(self.tasks))
-        except Aborted as aborted:
-            self._roll_back(str(aborted))
+        except UNDONE as undone:
+            self._roll_back(str(undone))
         self.ends.close()
         self._raise_failure()
         self.say("closed")
@@ -184,8 +184,8 @@ class Loop:
             self._ticker.turn(self.tasks.values(), self.tx, now_seconds, self.clock.wall_ms())
             if self._is_due(now_seconds):
                 self._commit()
-        except Aborted as aborted:
-            self._roll_back(str(aborted))
+        except UNDONE as undone:
+            self._roll_back(str(undone))
         self._look()
 
     @property
@@ -240,8 +240,8 @@ class Loop:
         self.status.rebalances += 1
         try:
             self._commit(self._detect_tasks(ours))
-        except Aborted as aborted:
-            self._roll_back(str(aborted))
+        except UNDONE as undone:
+            self._roll_back(str(undone))
         finally:
             self._drop(ours, "revoked")
 
@@ -494,7 +494,7 @@ class Loop:
         if not self.tx.open:
             return
         age_seconds = self.tx.age_seconds(now_seconds)
-        done = self._committer.commit(self.tx, self.references, now_seconds, last_of)
+        done = self._committer.commit(self.tx, self.references, Now(now_seconds, self.clock.wall_ms()), last_of)
         self.tx = Transaction()
         self._aborts = 0
         self._note(done, age_seconds)
@@ -515,6 +515,8 @@ class Loop:
             snapshots=done.snapshots,
             duration_ms=round(done.duration_seconds * 1_000, 1),
         )
+        for alert in done.alerts:
+            self.say("alert", **alert)
 
     def _roll_back(self, reason: str, *, counts: bool = True) -> None:
         """Forget what ran ahead; it will be read again."""

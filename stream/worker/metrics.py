@@ -50,8 +50,8 @@ def _since_ms(values: Mapping[tuple[str, int], int]) -> Series:
 
 
 def _snapshot_age(status: Status) -> Series:
-    oldest_ms = min(dict(status.snapshot_ms).values(), default=None)
-    return [] if oldest_ms is None else [(("detect",), time.time_ns() / 1e9 - oldest_ms / 1e3)]
+    oldest_seconds = min(dict(status.snapshot_seconds).values(), default=None)
+    return [] if oldest_seconds is None else [(("detect",), time.monotonic() - oldest_seconds)]
 
 
 def _build(_status: Status) -> Series:
@@ -82,6 +82,13 @@ FAMILIES: Final = (
         "from the first record of a transaction to its commit",
         (),
         lambda s: [((), s.transaction_seconds)],
+    ),
+    Family(
+        "drift_window_close_delay_seconds",
+        "histogram",
+        "from the end of a window to the commit of what it says",
+        (),
+        lambda s: [((), s.close_delay_seconds)],
     ),
     Family(
         "drift_consumer_lag_records",
@@ -119,7 +126,13 @@ FAMILIES: Final = (
         ("stage",),
         lambda s: _by_key(s.restore_remaining),
     ),
-    Family("drift_snapshot_age_seconds", "gauge", "age of the oldest newest snapshot", ("stage",), _snapshot_age),
+    Family(
+        "drift_snapshot_age_seconds",
+        "gauge",
+        "age of the snapshot of the task that has waited longest",
+        ("stage",),
+        _snapshot_age,
+    ),
     Family(
         "drift_state_bytes", "gauge", "encoded state at the last snapshot", ("stage",), lambda s: _by_key(s.state_bytes)
     ),

@@ -107,6 +107,9 @@ def run(
             exc_info=_is_bug(stopped),
         )
         _leave(stopped.exit_code)
+    except KafkaException as error:
+        say("stopped", code="client", detail=str(error.args[0]), exit_code=EXIT_RESTART, exc_info=True)
+        _leave(EXIT_RESTART)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the process with a word and a code
         say("stopped", code="bug", detail=f"{type(error).__name__}: {error}", exit_code=EXIT_BUG, exc_info=True)
         _leave(EXIT_BUG)

@@ -123,7 +123,6 @@ class Metrics(_Section, frozen=True):
     """Section `[metrics]`: how many label values from data are told apart."""
 
     models: int = Field(default=200, ge=0)
-    signal_series: int = Field(default=0, ge=0)
 
 
 def flattened(properties: dict[str, Any], prefix: str = "") -> dict[str, Any]:

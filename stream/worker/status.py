@@ -51,6 +51,8 @@ class Status:
             name: Durations() for name in ("poll", "ingest", "join", "detect", "commit")
         }
         self.transaction_seconds = Durations()
+        self.close_delay_seconds = Durations()
+        """From the end of a window to its commit."""
         self.assigned: dict[str, int] = {}
         self.restoring: dict[str, int] = {}
         self.restore_remaining: dict[str, int] = {}
@@ -58,8 +60,8 @@ class Status:
         self.lag_records: dict[Partition, int] = {}
         self.unstable_records: dict[Partition, int] = {}
         self.watermark_ms: dict[Partition, int] = {}
-        self.snapshot_ms: dict[Partition, int] = {}
-        """When the last snapshot of a task was written, by the worker's clock."""
+        self.snapshot_seconds: dict[Partition, float] = {}
+        """Monotonic time of the last snapshot of a task."""
         self.holding: dict[Partition, str] = {}
         """Why a partition is paused."""
         self.last_commit_ms: int | None = None

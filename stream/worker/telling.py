@@ -13,8 +13,8 @@ OTHER: Final = "other"
 _KEY: Final = msgspec.json.Decoder(list[str])
 
 
-def count(status: Status, outputs: Iterable[Outgoing], models_max: int) -> None:
-    """Add what is about to be published to the counters; above `models_max` models the rest counts as "other"."""
+def count(status: Status, outputs: Iterable[Outgoing], models_max: int, now_ms: int) -> None:
+    """Add what was published to the counters; above `models_max` models the rest counts as "other"."""
     windows: set[tuple[str, int | None]] = set()
     for output in outputs:
         status.published[output.role] += 1
@@ -25,17 +25,39 @@ def count(status: Status, outputs: Iterable[Outgoing], models_max: int) -> None:
         elif output.role == "dead_letters":
             headers = dict(output.headers)
             status.dead_letters[_text(headers, "drift.error.topic"), _text(headers, "drift.error.code")] += 1
-    for name, _ in windows:
-        model_id = _decoded(name)[0]
-        status.windows_closed[_capped(status, model_id, models_max)] += 1
+    for name, end_ms in windows:
+        status.windows_closed[_capped(status, _decoded(name)[0], models_max)] += 1
+        if end_ms is not None:
+            status.close_delay_seconds.add(max(0, now_ms - end_ms) / 1_000)
+
+
+def alerts(outputs: Iterable[Outgoing]) -> list[dict[str, str]]:
+    """Of each alert what names it: fingerprint, id, model, version, segment, kind, severity, event."""
+    return [_named(output) for output in outputs if output.role == "alerts"]
+
+
+def _named(output: Outgoing) -> dict[str, str]:
+    headers = dict(output.headers)
+    subject = [unquote(part) for part in _text(headers, "ce_subject").split("/")]
+    names = ("model_id", "model_version", "segment", "kind")
+    return {
+        "fingerprint": (output.key or b"").decode("utf-8", "replace"),
+        "alert_id": _text(headers, "ce_correlationid"),
+        "severity": _text(headers, "ce_severitytext").lower(),
+        "status": _event(headers),
+        **dict(zip(names, subject, strict=False)),
+    }
 
 
 def _count_alert(status: Status, output: Outgoing, models_max: int) -> None:
     headers = dict(output.headers)
     model_id, _, kind = _text(headers, "ce_subject").partition("/")
-    event = _text(headers, "ce_type").removeprefix("io.driftstream.alert.").partition(".")[0]
     model = _capped(status, unquote(model_id), models_max)
-    status.alerts[model, kind.rpartition("/")[2], _text(headers, "ce_severitytext").lower(), event] += 1
+    status.alerts[model, kind.rpartition("/")[2], _text(headers, "ce_severitytext").lower(), _event(headers)] += 1
+
+
+def _event(headers: dict[str, bytes]) -> str:
+    return _text(headers, "ce_type").removeprefix("io.driftstream.alert.").partition(".")[0]
 
 
 def _capped(status: Status, model_id: str, models_max: int) -> str:

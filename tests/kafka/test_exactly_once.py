@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_a_restart_goes_on_where_it_stopped(cluster: Cluster, tmp_path: Path) ->
             play.produce(part)
             play.start("0")
             before = published(cluster, play).total()
-            wait_until(lambda before=before: published(cluster, play).total() > before, play.report)
+            wait_until(partial(_more_than, cluster, play, before), play.report)
             assert play.stop() == {"0": 0}
         play.start("0")
         await_answer(cluster, play)
@@ -126,7 +127,7 @@ def test_a_rebalance_storm_under_load(cluster: Cluster, tmp_path: Path) -> None:
             said += 1_000
             slot = str(1 + round_)
             play.start(slot)
-            wait_until(lambda slot=slot: '"opened"' in play.said(slot), play.report)
+            wait_until(partial(_has_said, play, slot, '"opened"'), play.report)
             time.sleep(1)
             play.signal(slot, signal.SIGTERM)
             assert play.wait(slot) == 0, play.said(slot)
@@ -175,6 +176,14 @@ def test_the_slot_of_a_living_worker_is_refused(cluster: Cluster, tmp_path: Path
         play.workers = {"first": first}
         (tmp_path / f"{play.name}-first.log").touch()
         await_answer(cluster, play)
+
+
+def _more_than(cluster: Cluster, play: Scene, count: int) -> bool:
+    return published(cluster, play).total() > count
+
+
+def _has_said(play: Scene, slot: str, words: str) -> bool:
+    return words in play.said(slot)
 
 
 def all_of(run: Callable[[str], None], names: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Seeded accidents: workers come, go, die between any two steps, sleep through their session and wake up.
 
-A seed is a bug report: `pytest tests/simulation -k "[17]"` runs that schedule again. DRIFT_SCHEDULES=2000 runs more of them.
+A seed is a bug report: `pytest tests/simulation -k "[17]"` runs that schedule again. DRIFT_SCHEDULES=2000 runs more.
 """
 
 import os

@@ -29,7 +29,9 @@ def test_json_lines_keep_their_bytes_and_count_from_0(tmp_path: Path) -> None:
         b"not json",
         b'{"timestamp":"1970-01-01T00:00:01Z"}',
     ]
-    assert [(record.topic, record.partition, record.offset) for record in found] == [("predictions", 2, n) for n in range(3)]
+    assert [(record.topic, record.partition, record.offset) for record in found] == [
+        ("predictions", 2, n) for n in range(3)
+    ]
     assert [record.timestamp_ms for record in found] == [1_000_000_000_000, 1_000_000_000_000, 1_000]
 
 
@@ -93,9 +95,6 @@ def test_sorting_is_by_time_and_keeps_the_order_of_equals(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "table.xlsx"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UnreadableFileError, match=name):
-        files.size_of(str(tmp_path / name))
-        files.format_of(str(tmp_path / name))
     with pytest.raises(UnreadableFileError, match=name):
         list(files.rows(str(tmp_path / name), Progress()))
 

@@ -43,7 +43,9 @@ def test_alerts_come_out_of_the_mock_broker(broker: str) -> None:
     assert producer.flush(10) == 0
     worker = InProcess(settings, counting.stages(), mock=True)
     worker.start()
-    reader = Consumer({"log_level": 0, "bootstrap.servers": broker, "group.id": "reader", "auto.offset.reset": "earliest"})
+    reader = Consumer(
+        {"log_level": 0, "bootstrap.servers": broker, "group.id": "reader", "auto.offset.reset": "earliest"}
+    )
     reader.subscribe(["alerts", "drift.windows"])
     seen: list[str] = []
 

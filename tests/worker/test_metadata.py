@@ -21,7 +21,9 @@ HEX = st.text("0123456789abcdef", min_size=16, max_size=16)
 OFFSETS = st.integers(0, 2**62)
 
 
-@given(st.none() | st.integers(-(2**62), 2**62), st.booleans(), TOPIC_IDS, st.sampled_from(["", "\0", "\0garbage", "x"]))
+@given(
+    st.none() | st.integers(-(2**62), 2**62), st.booleans(), TOPIC_IDS, st.sampled_from(["", "\0", "\0garbage", "x"])
+)
 def test_ingest_round_trips_with_bytes_behind_it(watermark_ms: int | None, live: bool, topic: str, tail: str) -> None:
     mark = IngestMark(watermark_ms, live, topic)
     text = encode_ingest(mark)

@@ -71,7 +71,9 @@ def newest(world: World) -> dict[bytes, bytes]:
     for record in world.cluster.records(SNAPSHOTS):
         if is_manifest(record):
             manifest = msgspec.json.decode(record.value or b"", type=Manifest)
-            found[record.partition] = max(found.get(record.partition, (-1, b"")), (manifest.next_offset, record.key or b""))
+            found[record.partition] = max(
+                found.get(record.partition, (-1, b"")), (manifest.next_offset, record.key or b"")
+            )
     return {key: key for _, key in found.values()}
 
 
@@ -163,13 +165,9 @@ def test_input_deleted_above_the_offset_needs_a_decision_and_then_goes_on_behind
 def test_a_recreated_topic_needs_a_decision() -> None:
     world = half_way()
     mark = offsets_of(world)["predictions", 2]
-    stages = counting.stages()
     assert "t=local-predictions;" in mark.metadata
     world.cluster.topic_ids["predictions"] = "another"
-    with pytest.raises(Stopped) as stopped:
-        world.worker("1", stages=stages)
-        world.settle()
-    assert stopped.value.reason == "topic_recreated"
+    assert reason_of(world) == "topic_recreated"
 
 
 def test_another_configuration_replays_all_and_leaves_the_old_state_for_a_rollback(expected: Counter[Any]) -> None:
@@ -233,8 +231,8 @@ def test_a_step_that_is_no_function_is_found_at_the_next_restore() -> None:
     odd = msgspec.structs.replace(
         stages, detect_digest=lambda state: f"{state.hash + next(calls):016x}" if state.hash else f"{0:016x}"
     )
+    world.worker("1", stages=odd)
     with pytest.raises(Stopped) as stopped:
-        world.worker("1", stages=odd)
         world.settle()
     assert (stopped.value.exit_code, stopped.value.reason) == (70, "digest")
 

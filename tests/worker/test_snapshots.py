@@ -91,7 +91,11 @@ def damaged(records: list[Record], damage: Damage) -> list[Record]:
 
 def test_keys_of_others_are_left_alone() -> None:
     shelf = shelf_of(
-        *(msgspec.structs.replace(record, key=key) for record in records_of(snapshot()) for key in (b"", b"[1]", b"{", None)),
+        *(
+            msgspec.structs.replace(record, key=key)
+            for record in records_of(snapshot())
+            for key in (b"", b"[1]", b"{", None)
+        ),
         *records_of(written(4, "c", "A", STATE, next_offset=1, topic_id="t", digest="d")),
         *records_of(written(3, "another", "A", STATE, next_offset=1, topic_id="t", digest="d")),
     )
