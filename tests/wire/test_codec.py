@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 from binascii import crc32
 from typing import Any
 
@@ -190,6 +191,19 @@ def test_outgoing_json_keeps_order_and_nulls() -> None:
         codec.to_json({"b": None, "a": (1, 2.5, Leaf("é", 3))})
         == '{"b":null,"a":[1,2.5,{"name":"é","number":3}]}'.encode()
     )
+
+
+@given(st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack(">d", bits.to_bytes(8, "big"))[0]) | st.floats())
+def test_outgoing_json_holds_every_float_but_nan_and_the_infinities(value: float) -> None:
+    if math.isfinite(value):
+        assert json.loads(codec.to_json({"a": [value]})) == {"a": [value]}
+    else:
+        with pytest.raises(ValueError, match="JSON"):
+            codec.to_json({"a": [value]})
+
+
+def test_integers_that_look_like_a_packed_nan_are_numbers() -> None:
+    assert codec.to_json([0xCB7FF8000000, 1]) == b"[223750482034688,1]"
 
 
 JSON_VALUES = st.recursive(
