@@ -15,7 +15,7 @@ from stream.worker.ends import EXIT_BUG, EXIT_OK, Stopped
 
 COMMANDS: Final = {
     "run": "Run the service: read predictions, publish alerts.",
-    "demo": "See it work in a minute: real data, a planted drift, no service needed.",
+    "demo": "See it work in a minute: real data and a planted drift.",
     "replay": "Run the same stages over files, without Kafka.",
     "tail": "Show alerts, and follow them.",
     "reference": "Build, show or publish what is normal for a model version.",
@@ -69,7 +69,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Know within minutes that your model's inputs or errors have changed. Reads Kafka, writes alerts to Kafka.",
+    help="Know within minutes that your model's inputs or answers have changed. Reads Kafka, writes alerts to Kafka.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -91,7 +91,7 @@ def drift(
         bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Know within minutes that your model's inputs or errors have changed. Reads Kafka, writes alerts to Kafka."""
+    """Know within minutes that your model's inputs or answers have changed. Reads Kafka, writes alerts to Kafka."""
 
 
 def _complain(detail: str) -> None:

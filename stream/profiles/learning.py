@@ -54,8 +54,6 @@ class Settings(BaseModel):
     """Event time that counting takes at least: a day, since most streams have days."""
     max_duration: Duration = 2_592_000_000
     """Event time after which 1,000 independent rows are enough."""
-    mature: tuple[Duration, ...] = (604_800_000, 1_814_400_000)
-    """Ages at which a learned reference gives way to a successor with all counts so far."""
 
 
 class Phase(Enum):

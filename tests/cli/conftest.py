@@ -9,12 +9,17 @@ from confluent_kafka import Producer
 from doorway import Drift
 
 
-@pytest.fixture
-def drift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Drift:
-    """Calls the program in an empty folder, without any variable of ours."""
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file and no variable of ours is in the way."""
     monkeypatch.chdir(tmp_path)
     for name in ("DRIFT_CONFIG", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def drift() -> Drift:
+    """Calls the program."""
     return doorway.drift
 
 
