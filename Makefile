@@ -39,8 +39,8 @@ format: .venv/.ready ## lays out the code, and mends what can be mended
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-bench: broker setup ## every published number, measured again (minutes)
-	@set -e; for page in tests/bench/*.py; do echo "== $$page"; PYTHONPATH=tests $(BIN)/python "$$page"; done
+bench: broker setup ## every published number, measured again: the table in docs/performance.md (minutes)
+	@$(BIN)/python tests/bench/__main__.py
 
 lock: .venv/.ready ## pins the newest versions that pyproject.toml allows
 	@$(LOCK) --upgrade pyproject.toml -o $(LOCKS)/runtime.txt
