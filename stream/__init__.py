@@ -22,6 +22,17 @@ stream/
 │   ├── config.py       drift config: the settings in force and where each comes from
 │   ├── health.py       drift health: asks a running worker whether it is ready
 │   ├── schema.py       drift schema: JSON Schemas of what we publish
+│   ├── evaluate/       drift evaluate: a configuration over streams whose changes are known, beside other detectors
+│   │   ├── notation.py   streams written down, and the laws they are made of
+│   │   ├── scenario.py   a labelled stream, its configuration, and what to expect
+│   │   ├── streams.py    references and windows of all repetitions at once
+│   │   ├── product.py    detect's own watch over every window
+│   │   ├── recorded.py   files of predictions with the times of their changes
+│   │   ├── baselines.py  what others would have said
+│   │   ├── score.py      recall, delay and false alarms
+│   │   ├── measure.py    one scenario, and whether what is expected holds
+│   │   ├── page.py       results as tables and charts
+│   │   └── chart.py      lines as SVG
 │   └── demo/           drift demo: real data, a planted drift and the real worker in one process
 │       ├── shuttle.py    the rows and the model
 │       ├── reference.py  what is normal for it
