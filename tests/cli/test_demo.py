@@ -1,5 +1,6 @@
 """`drift demo`: what it plants, what it says, and that the README tells the truth about it."""
 
+import io
 import re
 from itertools import islice
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 from doorway import Drift
+from rich.console import Console
 
 from stream.cli.demo import shuttle, stage
 from stream.cli.demo.shuttle import World
@@ -88,3 +90,23 @@ def test_a_drift_that_is_not_reported_is_exit_code_1(drift: Drift, monkeypatch: 
     assert result.exit_code == 1
     assert "reported       not at all" in result.stdout
     assert "false alarms   0" in result.stdout
+
+
+def test_what_is_told_does_not_depend_on_the_order_it_was_heard_in() -> None:
+    """In real time a window's words come one window after the other, with --fast all at once."""
+    lines = [
+        stage.Line(stage.START_MS + known_s * 1_000, stage.START_MS + time_ms, text, text)
+        for known_s, time_ms, text in [
+            (2, 1_000, "outlier"),
+            (1, 1_000, "resolved"),
+            (1, 400, "early"),
+            (3, 3_000, "last"),
+        ]
+    ]
+    told = []
+    for heard, steps in [(stage.Heard(lines=lines), [1, 2, 3]), (stage.Heard(lines=lines[::-1]), [3])]:
+        with io.StringIO() as page:
+            for second in steps:
+                stage._print_until(Console(file=page), heard, stage.START_MS + second * 1_000)
+            told.append([line.split()[-1] for line in page.getvalue().splitlines()])
+    assert told == [["early", "resolved", "outlier", "last"]] * 2

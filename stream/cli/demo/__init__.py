@@ -20,7 +20,10 @@ def demo(
         bool, typer.Option("--produce", help="Only the data, for ever, into the configured Kafka.")
     ] = False,
 ) -> None:
-    """See it work in a minute: real data and a planted drift. No service is needed; exit code 1 if it was not reported."""
+    """See it work in a minute: real data and a planted drift.
+
+    No service is needed. Exit code 1 if the drift was not reported.
+    """
     if produce:
         from stream.cli.demo.traffic import produce as produce_traffic
 

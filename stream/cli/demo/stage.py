@@ -53,9 +53,11 @@ CONFIG: Final = {
 }
 
 
-class Line(Struct, frozen=True, order=True):
+class Line(Struct, frozen=True):
     """Something that happened at a time of the stream; `event` is empty for what is planted."""
 
+    known_ms: int
+    """When it could be known: an outlier at the end of its window."""
     time_ms: int
     rank: str
     text: str = ""
@@ -180,7 +182,9 @@ def _hear(heard: Heard, alerts: Sequence[Record], readings: Sequence[Record], de
     for record in alerts:
         event = orjson.loads(record.value or b"{}")
         heard.alerts.append(event)
-        heard.lines.append(Line(_time(event), event["id"], event=event))
+        time_ms = _time(event)
+        known_ms = time_ms if event["data"]["kind"] != "outlier" else time_ms - time_ms % WINDOW_MS + WINDOW_MS
+        heard.lines.append(Line(known_ms, time_ms, event["id"], event=event))
     heard.codes.update(dict(record.headers)["drift.error.code"].decode() for record in dead_letters)
     ends = {parse_time(orjson.loads(record.value or b"{}")["window_end"]) or 0 for record in readings}
     if ends and max(ends) > heard.newest_ms:
@@ -188,19 +192,18 @@ def _hear(heard: Heard, alerts: Sequence[Record], readings: Sequence[Record], de
 
 
 def _planted() -> list[Line]:
-    return [Line(_ms(place), "", f"planted: {text}") for place, text in shuttle.PLANTED.items()]
+    return [Line(_ms(place), _ms(place), "", f"planted: {text}") for place, text in shuttle.PLANTED.items()]
 
 
-def _print_until(screen: Console, heard: Heard, time_ms: int) -> None:
-    """In order of event time, whatever the order they were heard in."""
-    for line in sorted(
-        (line for line in heard.lines if line.time_ms <= time_ms), key=lambda one: (one.time_ms, one.rank)
-    ):
+def _print_until(screen: Console, heard: Heard, known_ms: int) -> None:
+    """In an order that does not depend on the one they were heard in."""
+    due = [line for line in heard.lines if line.known_ms <= known_ms]
+    for line in sorted(due, key=lambda one: (one.known_ms, one.time_ms, one.rank)):
         if line.event:
             screen.print(rendering.line(line.event))
         else:
             screen.print(f"{rfc3339(line.time_ms)[:19].replace('T', ' ')}  {line.text}", style="bold")
-    heard.lines = [line for line in heard.lines if line.time_ms > time_ms]
+    heard.lines = [line for line in heard.lines if line.known_ms > known_ms]
 
 
 def _introduce(screen: Console, world: World, reference: Reference, events: int) -> None:
