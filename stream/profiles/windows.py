@@ -129,14 +129,19 @@ def watermark(marks: Marks, topics: Collection[str]) -> int | None:
     return min(shown) if shown and len(shown) == len(times) else None
 
 
+def have_ended(marks: Marks, topics: Collection[str]) -> bool:
+    """Whether no partition of these topics will ever bring another record."""
+    time_ms = watermark(marks, topics)
+    return time_ms is not None and time_ms >= _END
+
+
 def reached(marks: Marks, topics: Collection[str], settings: Settings) -> int | None:
     """As `watermark`, but when all inputs have ended the end of the window that holds the newest event of all.
 
     So the end of files closes what they opened, for every model up to the same time, and nothing beyond.
     """
-    time_ms = watermark(marks, topics)
-    if time_ms is None or time_ms < _END or marks.highest_ms is None:
-        return time_ms
+    if marks.highest_ms is None or not have_ended(marks, topics):
+        return watermark(marks, topics)
     newest_ms = marks.highest_ms + settings.lateness
     return newest_ms - newest_ms % settings.size + settings.size
 

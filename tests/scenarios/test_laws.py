@@ -33,6 +33,7 @@ from simulator import World as Simulator
 
 from stream.profiles.learning import Settings as LearnSettings
 from stream.stages import ingest
+from stream.stages.detect import CLOSED_PER_RECORD
 from stream.wire.codec import decode
 from stream.wire.internal import Watermarks
 from stream.wire.record import Outgoing, Record
@@ -292,6 +293,21 @@ def test_files_that_end_at_different_times_tell_the_same_in_turns_of_any_size(
     readings = [len(own) for key, own in told_at_once.items() if key.startswith(b"drift.windows")]
     # The model that ends first has empty windows up to the newest event of all.
     assert set(readings) == {9}
+
+
+def test_a_file_that_ends_behind_a_long_gap_still_has_a_reading_for_every_window(references: list[Outgoing]) -> None:
+    gap = 4 * CLOSED_PER_RECORD // 4
+    values = [*Stream().records(PER_WINDOW), moved(Stream(prefix="z").rows(1)[0], gap * MINUTE_MS)]
+    records = [Record("predictions", 0, row, LAST_MS * 2, None, value) for row, value in enumerate(values)]
+    heard: list[Record] = []
+    replay_records(
+        [iter(records)],
+        stages(),
+        Settings(topics=Topics(feedback=[])),
+        references=references,
+        on_record=lambda role, record: heard.append(record) if role == "windows" else None,
+    )
+    assert len(heard) == (gap + 1) * 4 * 8
 
 
 def test_the_seed_of_pythons_hashes_changes_nothing(expected: Told) -> None:

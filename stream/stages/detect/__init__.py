@@ -7,6 +7,7 @@ given: whoever holds the old one can go back to it.
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from math import inf
 from typing import Final, TypeVar
 
 from msgspec import Struct
@@ -130,10 +131,10 @@ def _may_enter(settings: Settings, state: State, version: Version | None, start_
 
 
 def _closed_windows(settings: Settings, references: References, state: State) -> tuple[State, list[Outgoing]]:
-    """All windows that every source has passed, closed in order, up to the bound of one record."""
+    """All windows that every source has passed, closed in order, up to the bound of one record that others follow."""
     watermark_ms = windows.reached(state.marks, settings.topics, settings.windows)
     outgoing: list[Outgoing] = []
-    room = CLOSED_PER_RECORD
+    room: float = inf if windows.have_ended(state.marks, settings.topics) else CLOSED_PER_RECORD
     while watermark_ms is not None and room > 0 and (due := _due(settings, state, watermark_ms)):
         for name in due:
             closing = Closing(settings, references, name, state.versions[name].next_ms)
