@@ -303,6 +303,27 @@ def test_a_version_that_falls_silent_is_retired_with_its_alert(known: References
     assert flow.reading()[-1]["window_end"] == at(50)
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_version_that_comes_back_after_its_silence_begins_anew_however_the_log_was_cut(
+    known: References, is_known: bool
+) -> None:
+    learn = LearnSettings.model_validate({"rows": 1000, "min_duration": "10m"})
+    settings = detect_settings(learn=learn, alerts=AlertSettings.model_validate({"retire_after": "30m"}))
+    first = Stream(drift_at=2 * PER_WINDOW).rows(3 * PER_WINDOW)
+    back = Stream(start_ms=START_MS + 60 * MINUTE_MS, prefix="b").rows(8 * PER_WINDOW)
+    clock = Stream(model_id="other", step_ms=MINUTE_MS).rows(70)
+    rows = sorted([*first, *back, *clock], key=lambda row: row["timestamp"])
+    values = [orjson.dumps(row) for row in rows]
+    flows = [
+        Flow(known if is_known else References.empty(), of_detect=settings, hears=False).run(values, poll=poll)
+        for poll in (50, len(values))
+    ]
+    flows[1].commit()
+    told = [sorted((record.key or b"", record.value or b"") for record in flow.published) for flow in flows]
+    assert told[0] == told[1]
+    assert len(told[0]) > 0
+
+
 # -- learning ----------------------------------------------------------------------------------------------------------
 
 LEARN = LearnSettings.model_validate({"rows": 1000, "min_duration": "1h"})
