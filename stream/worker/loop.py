@@ -401,8 +401,8 @@ class Loop:
         batch = joined(task.inbox)
         task.inbox = []
         started = time.perf_counter()
-        self.failpoints.hit("step", "ingest")
         with self._blamed(task, batch):
+            self.failpoints.hit("step", "ingest")
             state, outputs = self.stages.ingest_step(self.references, task.running.state, batch)
         task.running = Point(state, next_offset_of(batch))
         if state.newest_ms is not None:
@@ -437,8 +437,8 @@ class Loop:
         outputs: Sequence[Any] = ()
         if ready:
             started = time.perf_counter()
-            self.failpoints.hit("step", "detect")
             with self._blamed(task, batch):
+                self.failpoints.hit("step", "detect")
                 state, outputs = self.stages.detect_step(self.references, task.running.state, records[:ready])
             task.running = Point(state, next_offset_of(batch) if ready == len(records) else records[ready].offset)
             task.records_since_snapshot += ready
@@ -576,6 +576,8 @@ class Loop:
         """An exception out of a stage is a bug: it ends the process and names the records it happened on."""
         try:
             yield
+        except UNDONE:
+            raise
         except Exception as error:
             topic, partition = task.partition
             where = f"{topic} {partition}, offsets {batch.offsets[0]} to {batch.offsets[-1]}"

@@ -20,10 +20,13 @@ def test_in_memory(check: Callable[[Pair], None]) -> None:
         now[0] += 100
         cluster.turn()
 
+    def write(partition: int, value: bytes) -> None:
+        cluster.write(("in", partition), value, timestamp_ms=0)
+
     check(
         Pair(
             make=lambda slot: LocalEnds(cluster, "twin", slot),
-            write=lambda partition, value: cluster.write(("in", partition), value, timestamp_ms=0) and None,
+            write=write,
             seen=lambda: [record.value or b"" for record in cluster.records("out")],
             pass_time=pass_time,
         )

@@ -124,8 +124,10 @@ def test_a_bug_in_a_stage_ends_the_process_and_names_the_records() -> None:
     world = World()
     world.fill(100, partitions=1)
     world.worker("0", "step@ingest:1=raise")
-    with pytest.raises(Exception, match="planned"):
+    with pytest.raises(Stopped) as stopped:
         world.settle()
+    assert (stopped.value.exit_code, stopped.value.reason) == (70, "bug")
+    assert stopped.value.detail == "ingest failed on predictions 0, offsets 0 to 100"
 
 
 def test_a_zombie_is_fenced_and_changes_nothing(expected: tuple[Counter[Any], dict[bytes, list[bytes]]]) -> None:
