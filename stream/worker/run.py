@@ -214,15 +214,18 @@ def supervise(command: Sequence[str], workers: int, *, first_slot: int = 0, http
 
 
 def _ended(children: Sequence[subprocess.Popen[bytes]], code: int) -> int:
+    """All are asked to stop, and waited for; the first code that is not 0, as a shell writes it."""
     for child in children:
         child.terminate()
     deadline = time.monotonic() + STOP_SECONDS + 5
     for child in children:
         try:
-            code = code or child.wait(max(0.1, deadline - time.monotonic()))
+            ended = child.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             child.kill()
-            code = code or EXIT_RESTART
+            child.wait()
+            ended = EXIT_RESTART
+        code = code or (128 - ended if ended < 0 else ended)
     return code
 
 
