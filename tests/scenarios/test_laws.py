@@ -398,11 +398,53 @@ def test_time_that_passed_without_records_stands_in_the_log(references: list[Out
         if at_ms // 4_000 % 3 != partition:
             world.cluster.write(("predictions", partition), orjson.dumps(rows[place]), timestamp_ms=at_ms)
     world.turns(400)
+    world.settle()
     found = of_run(world)
     assert found == of_rerun(world, references, stages())
     marks = [decode(record.value or b"", Watermarks) for record in world.cluster.records("drift.profiles")]
     assert any(source.tick for mark in marks if isinstance(mark, Watermarks) for source in mark.sources)
     assert sum(key[0] == "drift.windows" for key in found) == 2 * 4 * 8 // 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_schedule_gives_what_its_own_log_gives_again(seed: int, references: list[Outgoing]) -> None:
+    """Workers come, go and die, transactions are aborted, events are late, references come early and late."""
+    rng = random.Random(seed)
+    world = World(references, inputs=3, internal=2, idle_after_ms=2_000, turn_ms=200)
+    given = list(references)
+    newer = [
+        published(built(Stream(seed=90 + place), 6_000, effective_from_ms=START_MS + place * MINUTE_MS))
+        for place in (2, 4)
+    ]
+    rows = Stream(drift_at=3 * PER_WINDOW).rows(7 * PER_WINDOW)
+    coming = sorted((row["timestamp"] + rng.choice([0, 0, 5_000, 40_000]), place) for place, row in enumerate(rows))
+    slots = iter(range(1_000))
+    for at_ms, place in coming:
+        while world.now_ms < at_ms:
+            if len(world.workers) < 1 + rng.randrange(3) and rng.random() < 0.2:
+                points = rng.choice(["", "commit:9=abort", "step@detect:5=abort", "offsets:20=kill", "tick:3=kill"])
+                world.start(str(next(slots)), points, poll_records=rng.choice([7, 60, 1_000]))
+            elif rng.random() < 0.02 and world.workers:
+                world.workers.pop(rng.randrange(len(world.workers)))
+            elif rng.random() < 0.02 and len(world.workers) > 1:
+                world.workers.pop().close()
+            elif rng.random() < 0.01 and newer:
+                given.append(newer.pop())
+                where = ("drift.references", 0)
+                world.cluster.write(where, given[-1].value, given[-1].key, timestamp_ms=world.now_ms)
+            world.turn()
+        value = b"{" if rng.random() < 0.01 else orjson.dumps(rows[place])
+        world.cluster.write(("predictions", rng.randrange(3)), value, timestamp_ms=at_ms)
+    world.start("last")
+    world.turns(300)
+    world.settle()
+    found = of_run(world)
+    assert found == of_rerun(world, given, stages())
+    readings = [
+        orjson.loads(value) for (topic, *_), own in found.items() if topic == "drift.windows" for value, _ in own
+    ]
+    assert len({one["window_start"] for one in readings if one["n"]}) >= 5
+    assert {"alerts", "drift.dead-letters"} <= {topic for topic, *_ in found}
 
 
 def test_other_inputs_than_those_of_the_run_are_refused(references: list[Outgoing], log: list[bytes]) -> None:
