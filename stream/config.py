@@ -29,6 +29,7 @@ from stream.detectors.page_hinkley import Settings as PageHinkley
 from stream.profiles.learning import Settings as Learn
 from stream.profiles.windows import Settings as Windows
 from stream.signals.outliers import Settings as Outliers
+from stream.stages.detect import STATE_VERSION
 from stream.wire.canonical import canonical_json
 from stream.wire.inbound import Limits
 from stream.wire.record import Role
@@ -197,7 +198,7 @@ def config_id(config: Config) -> str:
         for part in path[:-1]:
             table = table[part]
         del table[path[-1]]
-    content = {"settings": settings, "river": version("river")}
+    content = {"settings": settings, "state": STATE_VERSION, "river": version("river")}
     return sha256(canonical_json(content)).hexdigest()[:16]
 
 

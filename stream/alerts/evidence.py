@@ -5,6 +5,7 @@ both. The small functions turn numbers of the mathematics into what is published
 nothing go, milliseconds become times.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -283,10 +284,22 @@ def moved_bins(names: Sequence[str], reference: Sequence[float], current: Sequen
 
 
 def interval_names(edges: Sequence[float]) -> list[str]:
-    """Names of the k + 1 bins that k edges make: "(-inf, 18.0]", "(18.0, 35.0]", "(35.0, inf)"."""
-    borders = ["-inf", *(repr(float(edge)) for edge in edges), "inf"]
-    closings = ["]"] * len(edges) + [")"]
-    return [f"({low}, {high}{end}" for low, high, end in zip(borders, borders[1:], closings, strict=False)]
+    """Names of the k + 1 bins that k edges make: "(-inf, 18.0]", "(18.0, 35.0]", "(35.0, inf)".
+
+    An edge right below a rounder number, which gives that number a bin of its own, is shown from its other side:
+    "[77.0, 78.0)" holds what lies above the float64 before 77 and up to the one before 78.
+    """
+    ends = [_border(float(edge)) for edge in edges]
+    lows = ["(-inf", *(("[" if below else "(") + text for text, below in ends)]
+    highs = [*(text + (")" if below else "]") for text, below in ends), "inf)"]
+    return [f"{low}, {high}" for low, high in zip(lows, highs, strict=True)]
+
+
+def _border(edge: float) -> tuple[str, bool]:
+    """How an edge is written, and whether it lies right below what is written."""
+    above = math.nextafter(edge, math.inf)
+    rounder = len(repr(above)) + 4 < len(repr(edge))
+    return (repr(above), True) if rounder else (repr(edge), False)
 
 
 def offsets(spans: Iterable[Span], resets: Mapping[tuple[str, int], int]) -> list[EvidenceOffsets]:

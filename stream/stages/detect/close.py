@@ -127,7 +127,9 @@ def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[S
 def _sampled(closing: Closing, version: Version, sample: Sample) -> Told:
     """A window without a reference: its rows help to make one."""
     settings = closing.settings
-    declared = settings.declared.get(closing.name[0], cuts.Declared())
+    limits = settings.limits
+    undeclared = cuts.Declared(features_max=limits.features, segment_values_max=limits.segment_values)
+    declared = settings.declared.get(closing.name[0], undeclared)
     state = version.learning or learning.State()
     if learning.phase(state) is not learning.Phase.SAMPLING and _is_stranded(closing, version, state):
         state = learning.State()
