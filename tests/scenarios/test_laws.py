@@ -119,14 +119,22 @@ class World(Simulator):
 
 
 def told(records: Iterator[Record]) -> Told:
-    """Records by topic and key, alerts without the offsets of their evidence; readings of windows closed by all."""
+    """Records by topic and key, of windows that every way of reading the log has closed."""
     found: Told = {}
     for record in records:
         value = record.value or b""
         if record.timestamp_ms <= LAST_MS - 30_000:
             key = record.topic.encode() + b" " + (record.key or b"")
-            found.setdefault(key, []).append(without_offsets(value) if record.topic == "alerts" else value)
+            found.setdefault(key, []).append(value)
     return found
+
+
+def free(told: Told) -> Told:
+    """The same without the offsets of the evidence: the one field in which the partitions of the input show."""
+    return {
+        key: [without_offsets(value) for value in own] if key.startswith(b"alerts ") else own
+        for key, own in told.items()
+    }
 
 
 def worked(references: Sequence[Outgoing], log: Sequence[bytes], workers: int = 1, **world: Any) -> Told:
@@ -160,7 +168,7 @@ def test_the_log_tells_of_a_drift_an_outlier_and_all_windows(expected: Told) -> 
 def test_the_number_of_partitions_changes_nothing(
     partitions: int, references: list[Outgoing], log: list[bytes], expected: Told
 ) -> None:
-    assert worked(references, log, inputs=partitions) == expected
+    assert free(worked(references, log, inputs=partitions)) == free(expected)
 
 
 @pytest.mark.parametrize("internal", [1, 7])
@@ -269,7 +277,9 @@ def played(files: Sequence[Iterator[Record]], references: Sequence[Outgoing], **
 def test_a_replay_tells_what_the_service_told(
     partitions: int, references: list[Outgoing], log: list[bytes], expected: Told
 ) -> None:
-    assert replayed(references, log, partitions) == expected
+    assert free(replayed(references, log, partitions)) == free(expected)
+    if partitions == 4:
+        assert replayed(references, log, partitions) == expected
 
 
 @pytest.mark.parametrize("internal", [1, 3])
@@ -321,7 +331,7 @@ def test_the_seed_of_pythons_hashes_changes_nothing(expected: Told) -> None:
         ).stdout.strip()
         for seed in ("1", "2")
     }
-    assert digests == {digest(expected)}
+    assert digests == {digest(free(expected))}
 
 
 # -- a run against its own log -----------------------------------------------------------------------------------------
@@ -472,4 +482,4 @@ def digest(told: Told) -> str:
 
 if __name__ == "__main__":
     known = [published(built()), published(built(Stream(seed=96, model_id="other"), 6_000))]
-    sys.stdout.write(digest(replayed(known, events())))
+    sys.stdout.write(digest(free(replayed(known, events()))))

@@ -145,7 +145,7 @@ def test_a_profile_of_a_closed_window_is_refused_and_counted(known: References) 
 
 
 def test_many_windows_that_are_due_at_once_are_closed_over_several_records(known: References) -> None:
-    jump = 2 * detect.CLOSED_PER_RECORD // len(SEGMENTS)
+    jump = detect.CLOSED_PER_RECORD // len(SEGMENTS) + 50
     values = [*Stream().records(PER_WINDOW), *(moved(row, jump * MINUTE_MS) for row in Stream(prefix="z").rows(1))]
     flow = Flow(known)
     flow.read(values)
