@@ -39,6 +39,8 @@ CONSUMER: Final[dict[str, Any]] = {
     "fetch.message.max.bytes": 262_144,
     "fetch.max.bytes": 8_388_608,
     "fetch.queue.backoff.ms": 50,
+    # A partition that resumes has to wait for a fetch that is already waiting for others: 500 by default.
+    "fetch.wait.max.ms": 100,
     "allow.auto.create.topics": False,
     "check.crcs": True,
 }
@@ -88,7 +90,7 @@ def producer(settings: Settings, slot: str) -> dict[str, Any]:
 def consumer(settings: Settings, slot: str, *, mock: bool) -> dict[str, Any]:
     """Of the member of the group."""
     protocol = CLASSIC if settings.kafka.group_protocol == "classic" else KIP_848
-    return reader(settings, slot, mock=mock) | protocol | {"statistics.interval.ms": 5_000, "fetch.wait.max.ms": 500}
+    return reader(settings, slot, mock=mock) | protocol | {"statistics.interval.ms": 5_000}
 
 
 def reader(settings: Settings, slot: str, *, mock: bool) -> dict[str, Any]:
@@ -97,8 +99,6 @@ def reader(settings: Settings, slot: str, *, mock: bool) -> dict[str, Any]:
         **CONSUMER,
         **_set(CONSUMER, settings),
         "group.id": settings.service.id,
-        # A restore starts by asking where a log begins, and that question waits behind a fetch that waits for records.
-        "fetch.wait.max.ms": 50,
         **(MOCK if mock else {}),
     }
     return common(settings, slot) | own

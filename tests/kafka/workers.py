@@ -2,9 +2,10 @@
 
 The answer is that of the simulator: one undisturbed worker over the same records in memory.
 
-Run as a script it is one worker: `workers.py SETTINGS SLOT`.
+Run as a script it is one worker: `workers.py SETTINGS SLOT STAGES`, the stages being `counting` or `flows`.
 """
 
+import importlib
 import os
 import signal
 import subprocess
@@ -19,10 +20,10 @@ from typing import Any, Final
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import counting
 from confluent_kafka import Producer
 from simulator import World
 
+from stream.wire.record import Outgoing
 from stream.worker import topics
 from stream.worker.run import run
 from stream.worker.settings import Http, Kafka, Service, Settings, Topics
@@ -56,6 +57,8 @@ class Scene:
         )
         self.world = World(inputs=INPUTS, internal=INTERNAL)
         self.world.fill(records, partitions=INPUTS)
+        self.stages = "counting"
+        """The module of the tests whose `stages()` the workers run."""
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         made = topics.create(self.settings, partitions=INTERNAL, replication=1, inputs=INPUTS)
         assert set(made.values()) == {"created"}, made
@@ -71,6 +74,12 @@ class Scene:
             for record in self.world.cluster.log(("predictions", partition)).read(0, 10**9)[0]
         ]
         return sorted(found, key=lambda item: item[1])
+
+    def publish(self, record: Outgoing) -> None:
+        """Write a reference."""
+        topic = self.settings.topics.of("references")
+        self._producer.produce(topic, record.value, key=record.key, partition=0)
+        assert self._producer.flush(60) == 0
 
     def produce(self, items: list[tuple[int, int, bytes]]) -> None:
         """Write inputs in this order."""
@@ -98,7 +107,7 @@ class Scene:
         environment = os.environ | {"DRIFT_FAILPOINT": failpoint, "OMP_NUM_THREADS": "1"}
         with (self.folder / f"{self.name}-{slot}.log").open("ab") as log:
             self.workers[slot] = subprocess.Popen(
-                [sys.executable, __file__, self.settings.model_dump_json(), slot],
+                [sys.executable, __file__, self.settings.model_dump_json(), slot, self.stages],
                 env=environment,
                 stdout=log,
                 stderr=log,
@@ -155,4 +164,5 @@ def wait_until(condition: Callable[[], bool], what: str | Callable[[], str], dea
 
 
 if __name__ == "__main__":
-    sys.exit(run(Settings.model_validate_json(sys.argv[1]), counting.stages(), slot=sys.argv[2]))
+    chosen = importlib.import_module(sys.argv[3]).stages()
+    sys.exit(run(Settings.model_validate_json(sys.argv[1]), chosen, slot=sys.argv[2]))
