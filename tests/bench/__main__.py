@@ -33,8 +33,8 @@ comparison run in turns, on the same broker and topic.
 
 Records of about 860 bytes with 16 numeric and 4 categorical features and one segment key of 8 values, a thousand of
 them per second of event time, compressed with lz4, in 4 partitions; {events:,} events, median of {rounds} rounds. The
-worker runs with its defaults, exactly once: from the first poll to the commit of the last profiles, windows judged and
-readings written on the way. *River, by hand* is a loop with ADWIN and Page-Hinkley of River for every numeric feature
+worker runs with its defaults, exactly once: from commit to commit in the middle of the run, windows judged and readings
+written on the way. *River, by hand* is a loop with ADWIN and Page-Hinkley of River for every numeric feature
 and a histogram of every feature, for the model as a whole; *bare* is `consume` and `orjson.loads` and nothing else.
 
 | loop | events/s | processor time per event |
@@ -72,13 +72,13 @@ A thousand series at once, one core.
 """
 
 
-def page(compared: Compared, costs: Costs, rates: dict[str, float]) -> str:
+def page(events: int, compared: Compared, costs: Costs, rates: dict[str, float]) -> str:
     """The page of documentation."""
     worker = compared.cpu_us("worker")
     return TEXT.format(
         machine=f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}",
         kafka=VERSION,
-        events=compared.loops["worker"][0].events,
+        events=events,
         rounds=len(compared.loops["worker"]),
         **{name: compared.rate(name) for name in compared.loops},
         **{f"{name}_us": compared.cpu_us(name) for name in compared.loops},
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> None:
     except UnavailableError as error:
         sys.exit(f"{error}.")
     rates = {name: detectors.rate(turn) for name, turn in detectors.subjects().items()}
-    text = page(compared, windows.measured(), rates)
+    text = page(events, compared, windows.measured(), rates)
     PAGE.write_text(text, encoding="utf-8")
     print(text)
     for title, more in (("Decoding", decode), ("Folding", fold), ("Detectors against what is published", figures)):
