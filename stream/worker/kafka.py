@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+import confluent_kafka
 import msgspec
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -24,7 +25,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not listed in its __all__
 from msgspec import Struct
 
-from stream.wire.record import Batch, Headers
+from stream.wire.record import Batch
 from stream.worker import clients
 from stream.worker.ends import (
     EXIT_ACCESS,
@@ -238,20 +239,13 @@ class KafkaEnds:
 
     def _sorted_out(self, messages: Sequence[Message]) -> list[Polled]:
         """Columns per partition; ends and errors after the records they came behind."""
-        columns: dict[Partition, _Columns] = {}
-        others: list[Message] = []
-        for message in messages:
-            if message.error() is not None:
-                others.append(message)
-                continue
-            partition = (message.topic(), message.partition())
-            column = columns.get(partition)
-            if column is None:
-                column = columns[partition] = _Columns()
-            column.add(message)
-        polled: list[Polled] = [column.batch(partition) for partition, column in columns.items()]
-        met = [self._end_or_error(message) for message in others]
-        return polled + [end for end in met if end is not None]
+        errors = list(map(_OF.error, messages))
+        if set(map(type, errors)) <= {type(None)}:
+            return [*_batches(messages)]
+        both = list(zip(messages, errors, strict=True))
+        batches = _batches([message for message, error in both if error is None])
+        met = [self._end_or_error(message) for message, error in both if error is not None]
+        return [*batches, *(end for end in met if end is not None)]
 
     def _end_or_error(self, message: Message) -> End | None:
         error = message.error()
@@ -455,27 +449,28 @@ class KafkaEnds:
         return self._listener
 
 
-class _Columns:
-    """Messages of one partition."""
+_OF: Final[Any] = confluent_kafka.Message
+"""Its methods are mapped over messages: called for every record, that costs less than asking each one for them."""
 
-    __slots__ = ("headers", "keys", "offsets", "timestamps_ms", "values")
 
-    def __init__(self) -> None:
-        self.offsets: list[int] = []
-        self.timestamps_ms: list[int] = []
-        self.keys: list[bytes | None] = []
-        self.values: list[bytes | None] = []
-        self.headers: list[Headers | None] = []
-
-    def add(self, message: Message) -> None:
-        self.offsets.append(message.offset())
-        self.timestamps_ms.append(message.timestamp()[1])
-        self.keys.append(message.key())
-        self.values.append(message.value())
-        self.headers.append(message.headers())
-
-    def batch(self, partition: Partition) -> Batch:
-        return Batch(*partition, self.offsets, self.timestamps_ms, self.keys, self.values, self.headers)
+def _batches(messages: Sequence[Message]) -> list[Batch]:
+    """Records as columns, a batch for each partition."""
+    by_partition: dict[Partition, list[Message]] = {}
+    for partition, message in zip(
+        zip(map(_OF.topic, messages), map(_OF.partition, messages), strict=True), messages, strict=True
+    ):
+        by_partition.setdefault(partition, []).append(message)
+    return [
+        Batch(
+            *partition,
+            offsets=list(map(_OF.offset, own)),
+            timestamps_ms=[time_ms for _, time_ms in map(_OF.timestamp, own)],
+            keys=list(map(_OF.key, own)),
+            values=list(map(_OF.value, own)),
+            headers=list(map(_OF.headers, own)),
+        )
+        for partition, own in by_partition.items()
+    ]
 
 
 def _named(partitions: Sequence[TopicPartition]) -> list[Partition]:

@@ -171,7 +171,7 @@ class Loop:
         self._turned()
         try:
             polled = self._poll()
-            self._listen()
+            self._listen(busy=bool(polled))
             self._restore()
             for item in polled:
                 self._take(item)
@@ -285,9 +285,9 @@ class Loop:
             self._failure = None
             raise failure
 
-    def _listen(self) -> None:
-        """References and snapshots, read outside the group."""
-        self._hear(self.ends.read(0.02 if self._searching() else 0.0))
+    def _listen(self, *, busy: bool) -> None:
+        """References and snapshots, read outside the group; waited for only where nothing else is to be done."""
+        self._hear(self.ends.read(0.02 if self._searching() and not busy else 0.0))
         if not self.tx.open:
             self._apply_references()
         now_seconds = self.clock.seconds()
