@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format bench lock broker clean
+.PHONY: help setup demo test test-fast check format bench evaluate lock broker clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,9 @@ format: .venv/.ready ## lays out the code, and mends what can be mended
 
 bench: broker setup ## every published number, measured again: the table in docs/performance.md (minutes)
 	@$(BIN)/python tests/bench/__main__.py
+
+evaluate: .venv/.ready ## docs/detection.md: what detection promises, measured again (minutes)
+	@$(BIN)/drift evaluate --seed 1 --out docs
 
 lock: .venv/.ready ## pins the newest versions that pyproject.toml allows
 	@$(LOCK) --upgrade pyproject.toml -o $(LOCKS)/runtime.txt

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from stream.cli.clients import tell
 from stream.cli.evaluate import page
 from stream.cli.evaluate.measure import Result, measure
 from stream.cli.evaluate.scenario import Scenario, built_in, load
@@ -31,7 +32,7 @@ def evaluate(
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="Processes; 0: one per core.")] = 0,
 ) -> None:
-    """Measure false alarms, delays and recall on streams whose changes are known, beside other detectors."""
+    """Measure a configuration on streams whose changes are known: false alarms, delays and recall, beside others."""
     try:
         scenarios = [one for path in paths for one in load(path)] if paths else built_in()
         base = settings(file).config.model_dump(mode="json", exclude_unset=True) if file is not None else {}
@@ -49,12 +50,15 @@ def evaluate(
 
 
 def _measured(scenarios: Sequence[Scenario], base: dict[str, Any], seed: int, jobs: int) -> list[Result]:
-    """In the order of the scenarios, whatever is ready first."""
+    """In the order of the scenarios, whatever is ready first; every one that is ready is told on stderr."""
     if jobs == 1 or len(scenarios) == 1:
         return [measure(scenario, base, seed) for scenario in scenarios]
+    found: dict[int, Result] = {}
     with ProcessPoolExecutor(min(jobs, len(scenarios)), mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(measure, one, base, seed): place for place, one in enumerate(scenarios)}
-        found = {waiting[done]: done.result() for done in as_completed(waiting)}
+        for done in as_completed(waiting):
+            found[waiting[done]] = result = done.result()
+            tell(f"{len(found)} of {len(scenarios)}: {result.scenario.name}, {result.scenario.title}")
     return [found[place] for place in range(len(scenarios))]
 
 

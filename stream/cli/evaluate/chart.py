@@ -11,6 +11,8 @@ _WIDTH, _HEIGHT = 720, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 210, 40, 50
 _COLOURS: Final = ("#0b6e99", "#d9730d", "#0f7b6c", "#ad1a72", "#6940a5", "#64473a", "#9b9a97", "#dfab01", "#e03e3e")
 _TICKS: Final = 5
+_NOTHING: Final = 1e-9
+"""Smaller values are drawn as 0."""
 
 
 class Line(Struct, frozen=True):
@@ -71,7 +73,7 @@ def _steps(placed: Sequence[tuple[float, float]], *, straight: bool) -> str:
 
 def _round_up(value: float) -> float:
     """The next number of one digit that five ticks divide well."""
-    if value <= 0:
+    if value < _NOTHING:
         return 1.0
     unit = 10.0 ** math.floor(math.log10(value))
     return next(step * unit for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * unit >= value * (1 - 1e-9))

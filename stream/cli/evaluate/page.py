@@ -59,7 +59,7 @@ def page(results: Sequence[Result], command: str, folder: str) -> str:
         "# Detection",
         "",
         f"Measured by `{command}`; the same seed gives the same page.",
-        f"Of {len(rows)} rows {len(rows) - len(failing)} hold, {len(failing)} fail; {len(missing)} are not measured yet.",
+        f"Of {len(rows)} rows {len(rows) - len(failing)} hold, {len(failing)} fail; {len(missing)} are not measured.",
     ]
     if failing:
         lines += ["", "Failing:", "", *(f"- {title}" for title in failing)]

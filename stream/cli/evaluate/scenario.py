@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Struct, field
 
-from stream.cli.evaluate import notation
+from stream.cli.evaluate import baselines, notation
 from stream.cli.evaluate.notation import Law, Piece
 from stream.detectors.locate import ChangeType
 
@@ -162,6 +162,8 @@ def merged(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(scenario: Scenario) -> None:
+    if unknown := sorted(set(scenario.baselines) - set(baselines.NAMES)):
+        raise ValueError(f"baselines: {unknown[0]!r} is none of {', '.join(baselines.NAMES)}")
     if scenario.missing or scenario.rows:
         return
     kinds = {piece.law.kind for piece in [*scenario.pieces, *notation.parse(scenario.reference)]}
