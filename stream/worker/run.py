@@ -1,5 +1,6 @@
 """The worker as a process: slot, signals, HTTP, log, and the exit code of whatever ends it."""
 
+import ctypes
 import gc
 import os
 import re
@@ -35,6 +36,13 @@ RESTART_SECONDS: Final = 1.0
 SLOT: Final = "DRIFT_SLOT"
 YOUNG_OBJECTS: Final = 200_000
 """Containers made before the collector looks for cycles: more than a poll and its rows, which die without its help."""
+M_TRIM_THRESHOLD: Final = -1
+M_MMAP_THRESHOLD: Final = -3
+"""Of glibc's malloc.h."""
+BLOCK_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Larger blocks are the kernel's own; glibc takes no higher limit."""
+KEPT_BYTES: Final = 128 * 1024 * 1024
+"""Free memory kept at most: some batches of records with their columns."""
 
 
 def slot_of(given: str | None, environment: Mapping[str, str]) -> str:
@@ -95,7 +103,7 @@ def run(
             status=status,
             say=say,
         )
-        quiet_collector()
+        settle_memory()
         turn(loop, stop)
     except Stopped as stopped:
         status.stopped_for = stopped.reason
@@ -117,11 +125,18 @@ def run(
     return EXIT_OK
 
 
-def quiet_collector() -> None:
-    """Spare the process most searches for cycles: records make none, and looking costs a quarter of a record's time."""
+def settle_memory() -> None:
+    """Set collector and allocator for a life of equal rounds; both would cost a quarter of a record's time.
+
+    Records make no cycles, so they are searched for rarely. What one batch frees the next one needs: without the two
+    limits glibc gives it back to the kernel every time, which then hands it out page by page, zeroed.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(M_MMAP_THRESHOLD, BLOCK_BYTES_MAX)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def turn(loop: Loop, stop: threading.Event) -> None:

@@ -39,7 +39,7 @@ from stream.wire.internal import Reference
 from stream.worker import clients, topics
 from stream.worker.kafka import KafkaEnds
 from stream.worker.loop import Loop
-from stream.worker.run import quiet_collector
+from stream.worker.run import settle_memory
 from stream.worker.settings import Settings
 from stream.worker.status import Status
 from stream.worker.task import Phase
@@ -225,7 +225,7 @@ def working(loaded: Loaded, events: int) -> Timed:
     """The worker as `drift run` makes it, turned until the last record is committed."""
     settings, status = worker_settings(loaded.config), Status()
     loop = Loop(KafkaEnds(settings, "0", status), bound(loaded), settings, status=status)
-    quiet_collector()
+    settle_memory()
     loop.open()
     clock = _Clock(events)
     while (done := _committed(loop)) < events:
