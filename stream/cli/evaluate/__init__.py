@@ -32,7 +32,7 @@ def evaluate(
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="Processes; 0: one per core.")] = 0,
 ) -> None:
-    """Measure a configuration on streams whose changes are known: false alarms, delays and recall, beside others."""
+    """Measure false alarms, delays and recall on streams whose changes are known, beside other detectors."""
     try:
         scenarios = [one for path in paths for one in load(path)] if paths else built_in()
         base = settings(file).config.model_dump(mode="json", exclude_unset=True) if file is not None else {}
