@@ -201,6 +201,16 @@ def test_a_flip_of_correlation_is_found_though_no_signal_moves() -> None:
     assert all(holds for _, holds in found.values()), found
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [("bernoulli(0.2)", "bernoulli(0.6)"), ("shares(6,3,1)", "shares(2,3,5)")]
+)
+def test_rates_and_categories_are_evaluated_too(before: str, after: str) -> None:
+    found = checked(
+        reference=f"{before}x5000", stream=f"{before}x500, {after}x500", repetitions=3, expect={"recall": 1}
+    )
+    assert found == {"recall": (1, True)}
+
+
 def written(folder: Path, text: str) -> Path:
     file = folder / "own.toml"
     file.write_text(text, encoding="utf-8")
@@ -209,23 +219,28 @@ def written(folder: Path, text: str) -> Path:
 
 OWN = """
 title = "The mean moves"
-stream = "normal(0,1)x1000, normal(1,1)x1000"
 repetitions = 4
 reference = "normal(0,1)x5000"
 baselines = ["ADWIN", "always alarm"]
 expect.recall = 1
+
+[[case]]
+stream = "normal(0,1)x1000, normal(1,1)x1000"
+
+[[case]]
+stream = "normal(0,1)x1000, normal(0,4)x1000"
 """
 
 
 def test_a_page_beside_its_charts_is_the_same_every_time(drift: Drift, tmp_path: Path) -> None:
     file = written(tmp_path, OWN)
-    for folder in ("one", "two"):
-        done = drift("evaluate", file, "--seed", "3", "--out", folder)
+    for folder, jobs in (("one", 1), ("two", 2)):
+        done = drift("evaluate", file, "--seed", "3", "--out", folder, "--jobs", jobs)
         assert done.exit_code == 0, done.stderr
-        assert "1 of 1 rows hold" in done.stdout
+        assert "2 of 2 rows hold" in done.stdout
     one, two = ({p.name: p.read_text() for p in (tmp_path / name).rglob("*.*")} for name in ("one", "two"))
     assert one == two
-    assert set(one) == {"detection.md", "own.svg", "figures.json"}
+    assert set(one) == {"detection.md", "own-1.svg", "own-2.svg", "figures.json"}
     assert "| detector | recall |" in one["detection.md"]
     assert "| always alarm | 1 | 50 | 1 | 60 |" in one["detection.md"]
     assert "F1" not in one["detection.md"]

@@ -14,7 +14,7 @@ import typer
 from stream.cli.clients import tell
 from stream.cli.evaluate import page
 from stream.cli.evaluate.measure import Result, measure
-from stream.cli.evaluate.scenario import Scenario, built_in, load
+from stream.cli.evaluate.scenario import Scenario, UnusableError, built_in, load
 from stream.cli.options import ConfigFile, new_app, settings
 
 app = new_app()
@@ -37,7 +37,7 @@ def evaluate(
         scenarios = [one for path in paths for one in load(path)] if paths else built_in()
         base = settings(file).config.model_dump(mode="json", exclude_unset=True) if file is not None else {}
         results = _measured(scenarios, base, seed, jobs or os.cpu_count() or 1)
-    except ValueError as error:
+    except UnusableError as error:
         raise typer.BadParameter(str(error)) from None
     named = " ".join(["drift evaluate", *(path.name for path in paths or ()), f"--seed {seed}"])
     text = page.page(results, named, "detection")
@@ -56,9 +56,12 @@ def _measured(scenarios: Sequence[Scenario], base: dict[str, Any], seed: int, jo
     found: dict[int, Result] = {}
     with ProcessPoolExecutor(min(jobs, len(scenarios)), mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(measure, one, base, seed): place for place, one in enumerate(scenarios)}
-        for done in as_completed(waiting):
-            found[waiting[done]] = result = done.result()
-            tell(f"{len(found)} of {len(scenarios)}: {result.scenario.name}, {result.scenario.title}")
+        try:
+            for done in as_completed(waiting):
+                found[waiting[done]] = result = done.result()
+                tell(f"{len(found)} of {len(scenarios)}: {result.scenario.name}, {result.scenario.title}")
+        finally:
+            pool.shutdown(cancel_futures=True)
     return [found[place] for place in range(len(scenarios))]
 
 

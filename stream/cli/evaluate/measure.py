@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from stream.cli.evaluate import baselines, product, recorded, score, streams
 from stream.cli.evaluate.notation import Floats
 from stream.cli.evaluate.product import Found, Outcome
-from stream.cli.evaluate.scenario import Expect, Label, Scenario, labels, merged
+from stream.cli.evaluate.scenario import Expect, Label, Scenario, UnusableError, labels, merged
 from stream.cli.evaluate.score import Figures
 from stream.config import Config
 from stream.stages.detect.plan import Plan
@@ -62,7 +62,7 @@ class Result(Struct, frozen=True):
 
 
 def measure(scenario: Scenario, base: dict[str, Any], seed: int) -> Result:
-    """Run one scenario under a configuration. Raises `ValueError` when the configuration is wrong."""
+    """Run one scenario under a configuration. Raises `UnusableError` when the configuration is wrong."""
     if scenario.missing:
         return Result(scenario)
     config = _config(scenario, base)
@@ -116,7 +116,7 @@ def _config(scenario: Scenario, base: dict[str, Any]) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{scenario.name}: config.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UnusableError(f"{scenario.name}: config.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _starts(episodes: Sequence[Found], repetitions: int) -> list[list[int]]:

@@ -90,9 +90,9 @@ def run(scenario: Scenario, own: Plan, seed: int) -> Outcome:
 
 def detections(own: Plan, judged: watch.Judged) -> dict[str, Bools]:
     """[G] segments in which ADWIN and Page-Hinkley have fired on any signal."""
-    shape = (-1, len(own.tables.segments), len(own.ordered.signals))
-    both = zip(NOTICES, (judged.adwin, judged.page_hinkley), strict=True)
-    return {name: (verdicts.level == Level.DRIFT).reshape(shape).any((0, 2)) for name, verdicts in both}
+    shape = (len(own.tables.segments), len(own.ordered.signals))
+    both = zip(NOTICES, (2, 1), (judged.adwin, judged.page_hinkley), strict=True)
+    return {name: (told.level == Level.DRIFT).reshape(scores, *shape).any((0, 2)) for name, scores, told in both}
 
 
 def promise(scenario: Scenario, own: Plan, law: Law, seed: int) -> float:

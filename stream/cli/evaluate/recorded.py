@@ -9,7 +9,7 @@ from msgspec import Struct
 from stream.cli.binding import declared, detect_settings
 from stream.cli.evaluate import baselines, product, score
 from stream.cli.evaluate.notation import Floats
-from stream.cli.evaluate.scenario import Label, Scenario
+from stream.cli.evaluate.scenario import Label, Scenario, UnusableError
 from stream.cli.evaluate.score import Figures
 from stream.cli.evaluate.streams import Ints
 from stream.cli.references import records_of, training_rows
@@ -33,7 +33,7 @@ class Recorded(Struct, frozen=True):
 
 
 def run(scenario: Scenario, config: Config) -> Recorded:
-    """Reference from the first rows, then every window of the rest. Raises `ValueError` where the file does not fit."""
+    """Reference from the first rows, then every window of the rest. Raises `UnusableError` if the file does not fit."""
     (model_id, version), rows = _rows(scenario, config)
     size_ms, first = config.windows.size, scenario.reference_rows
     whose = cuts.Plan(model_id, version, size_ms, declared(config, model_id))
@@ -58,19 +58,21 @@ def _rows(scenario: Scenario, config: Config) -> tuple[tuple[str, str], list[Row
     try:
         found, _ = training_rows(records_of([scenario.rows], "auto"), config.limits, config.windows.max_future)
     except UnreadableFileError as error:
-        raise ValueError(str(error)) from None
+        raise UnusableError(str(error)) from None
     if len(found) != 1:
-        raise ValueError(f"{Path(scenario.rows).name}: holds {len(found)} model versions; one is evaluated at a time")
+        raise UnusableError(
+            f"{Path(scenario.rows).name}: holds {len(found)} model versions; one is evaluated at a time"
+        )
     ((name, rows),) = found.items()
     if len(rows) <= scenario.reference_rows:
-        raise ValueError(f"{Path(scenario.rows).name}: {len(rows)} rows, all of them the reference")
+        raise UnusableError(f"{Path(scenario.rows).name}: {len(rows)} rows, all of them the reference")
     return name, sorted(rows, key=lambda row: row.time_ms)
 
 
 def _time(change: int | str) -> int:
     at = parse_time(str(change)) if isinstance(change, str) else change
     if at is None:
-        raise ValueError(f"changes: {change!r} is not a time such as 2026-11-21T00:00:00Z")
+        raise UnusableError(f"changes: {change!r} is not a time such as 2026-11-21T00:00:00Z")
     return at
 
 

@@ -30,6 +30,10 @@ BUILT_IN: Final = Path(__file__).parent / "scenarios"
 Chapter: TypeAlias = Literal["false_alarms", "delays", "after", "beside", "equal"]
 
 
+class UnusableError(ValueError):
+    """A scenario, or its configuration, cannot be run; the message is for people."""
+
+
 class Expect(Struct, frozen=True, forbid_unknown_fields=True):
     """What must hold. Nothing is expected of what is not named."""
 
@@ -112,13 +116,13 @@ class Label(Struct, frozen=True):
 
 
 def load(path: Path) -> list[Scenario]:
-    """All cases of a file. Raises `ValueError` with what is wrong."""
+    """All cases of a file. Raises `UnusableError` with what is wrong."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        raise UnusableError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UnusableError(f"{path}: {error}") from None
     cases = [merged(case, also) for case, also in product(tree.pop("case", [{}]), tree.pop("also", [{}]))]
     found = []
     for number, case in enumerate(cases, 1):
@@ -129,7 +133,7 @@ def load(path: Path) -> list[Scenario]:
             scenario = msgspec.convert(whole, Scenario)
             _check(scenario)
         except ValueError as error:
-            raise ValueError(f"{path}: case {number}: {error}") from None
+            raise UnusableError(f"{path}: case {number}: {error}") from None
         found.append(scenario)
     return found
 
