@@ -59,9 +59,9 @@ def test_alerts_and_readings_are_those_of_one_worker_in_memory(cluster: Cluster,
         play.publish(published(built()))
         half = len(inputs) // 2
         play.produce(inputs[:half])
-        play.start("0", "commit:2=kill")
-        play.start("1")
+        play.start("0", "commit:3=kill")
         assert play.wait("0") == -signal.SIGKILL, play.report()
+        play.start("1")
         play.start("0")
         play.produce(inputs[half:])
         wait_until(lambda: said().total() >= expected.total(), play.report)
