@@ -138,7 +138,7 @@ def test_a_row_that_fails_and_one_that_is_missing_are_shown() -> None:
         seed=1,
     )
     text = page([failing, Result(Scenario("later", missing="not built"))], "drift evaluate", "detection")
-    assert "- hopeless" in text
+    assert "- hopeless (recall 0 for 1 **fails**)" in text
     assert "**fails**" in text
     assert "- later: not built" in text
 

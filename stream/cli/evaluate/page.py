@@ -53,7 +53,7 @@ _HOLDS: Final = {True: "holds", False: "**fails**"}
 def page(results: Sequence[Result], command: str, folder: str) -> str:
     """All chapters that have results. `command` is what made them, `folder` where the charts are."""
     rows = [result for result in results if not result.scenario.missing]
-    failing = [result.scenario.title for result in rows if not result.holds]
+    failing = [f"{one.scenario.title} ({_verdict(one.checks)})" for one in rows if not one.holds]
     missing = [result for result in results if result.scenario.missing]
     lines = [
         "# Detection",
@@ -171,7 +171,7 @@ def _delay_chart(results: Sequence[Result], tolerance: str) -> str:
         "rows of the table, by promise",
         "log10 of windows",
         [
-            Line("promise", [(i, math.log10(_promise(one))) for i, one in enumerate(ranked, 1)], dashed=True),
+            Line("promise", [(i, _log(_promise(one))) for i, one in enumerate(ranked, 1)], dashed=True),
             Line("measured", [(i, _log(_windows(one))) for i, one in enumerate(ranked, 1)]),
         ],
     )
@@ -224,7 +224,7 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
     if math.isinf(value):
-        return "never"
+        return "never" if value > 0 else "for ever ahead"
     if value == int(value):
         return f"{int(value):,}"
     return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"  # noqa: PLR2004 - three digits are enough
