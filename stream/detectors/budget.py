@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from stream.detectors import Bools, Floats, Ints, Level, ln_sum
+from stream.detectors import Bools, Floats, Ints
 from stream.wire.durations import Duration
 
 Kind: TypeAlias = Literal[
@@ -84,23 +84,6 @@ def ln_threshold(settings: Settings, window_ms: int, group_share: float) -> floa
 def ln_weights(members: int) -> Floats:
     """Equal weights of a group's members, as logarithms: a member alone crosses at ln A_g - ln weight."""
     return np.full(members, -log(max(members, 1)))
-
-
-def ln_group(ln_m: Floats, ln_weight: Floats) -> float:
-    """ln G of one group from ln M of its members; -inf without any."""
-    return float(ln_sum(ln_m + ln_weight)) if len(ln_m) else float("-inf")
-
-
-def group_level(ln_g: float, ln_a: float, before: Level) -> Level:
-    """Level of a group that is not firing: drift from A on, `warning` from its root on until below its fourth root."""
-    if ln_g >= ln_a:
-        return Level.DRIFT
-    return Level.WARNING if ln_g >= ln_a / (4 if before == Level.WARNING else 2) else Level.OK
-
-
-def ln_rescale(ln_before: float, ln_now: float) -> float:
-    """What to add to ln M when a threshold changes (8.3): never more than 0."""
-    return min(0.0, ln_before - ln_now)
 
 
 def listed(ln_m: Floats, ln_threshold: Floats) -> tuple[Ints, Bools]:

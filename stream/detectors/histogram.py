@@ -178,11 +178,6 @@ def reset(state: State, series: Bools) -> State:
     )
 
 
-def lower(state: State, ln_factor: Floats) -> State:
-    """Wealth times a factor of at most 1 ([R] logarithms), when the threshold it is judged by changes (8.3)."""
-    return structs.replace(state, ln_m=state.ln_m + np.minimum(ln_factor, 0.0)[:, None])
-
-
 def clip(q: Floats, p: Floats, epsilon: Floats) -> tuple[Floats, Bools]:
     """The likelihood ratio q/p, clipped so that no law within total variation epsilon of p gains by it.
 

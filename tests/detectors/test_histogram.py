@@ -163,13 +163,6 @@ def test_the_open_form_notices_the_return() -> None:
     assert verdicts.level[0] == Level.DRIFT
 
 
-def test_evidence_is_lowered_and_never_raised() -> None:
-    state = h.start(2, 16, 16)
-    state = h.State(np.zeros((2, 16)), state.counts, state.expected, state.n_prev, state.phi_prev)
-    lowered = h.lower(state, np.array([-1.0, 1.0]))
-    assert (lowered.ln_m == np.array([[-1.0], [0.0]])).all()
-
-
 def by_hand(p: list[float], mean: list[float], z: list[float], epsilon: float, stream: list[list[int]]) -> list[float]:
     """The recursion of 5.3 as it stands on the page, one number at a time, with overdispersion 1 + n/1000."""
     size, bins = 16, range(len(p))
