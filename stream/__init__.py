@@ -76,9 +76,13 @@ stream/
 │       ├── settings.py   what the stage is told once, at start
 │       ├── state.py      all it remembers: what is encoded here is the snapshot
 │       ├── plan.py       what follows from a reference and the settings alone
+│       ├── series.py     distributions and rates behind the same few functions
 │       ├── close.py      one closed window: learned from, judged, told
 │       ├── watch.py      one closed window through all detectors
-│       └── tell.py       what one closed window is told as
+│       ├── detections.py ADWIN, Page-Hinkley and river's, asked alongside
+│       ├── shown.py      what all that is told of a closed window shows
+│       ├── readings.py   a reading per signal
+│       └── tell.py       alerts and notices
 ├── alerts/        5  what people are told     verdicts → alerts
 │   ├── lifecycle.py    the table pending → firing → resolved and its times, one row per fingerprint
 │   ├── policy.py       severity, labels, annotations

@@ -22,9 +22,11 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from pydantic_core import ErrorDetails
 
 from stream.alerts import policy
+from stream.detectors import ENABLED, river
 from stream.detectors.adwin import Settings as Adwin
 from stream.detectors.budget import Settings as Budget
 from stream.detectors.histogram import Settings as Histogram
+from stream.detectors.mean import Settings as Mean
 from stream.detectors.page_hinkley import Settings as PageHinkley
 from stream.profiles.learning import Settings as Learn
 from stream.profiles.windows import Settings as Windows
@@ -72,12 +74,54 @@ class Invalid(Stopped):
         self.problems = list(problems)
 
 
-class Detectors(BaseModel, frozen=True, extra="forbid"):
-    """Section `[detectors]`: a table per detector."""
+class RiverTable(BaseModel, frozen=True, extra="forbid"):
+    """What may be chosen of a detector of river."""
 
+    seed: int = Field(default=1, ge=0)
+    """For those that draw: without a seed a replay would differ."""
+    parameters: dict[str, float | int | str | bool] = {}
+    """Passed to its constructor."""
+
+    def of(self, name: str) -> river.Settings:
+        """The settings of the class `name`."""
+        return river.Settings(name=name, seed=self.seed, parameters=self.parameters)
+
+
+class Detectors(BaseModel, frozen=True, extra="forbid"):
+    """Section `[detectors]`: which are at work, and a table per detector."""
+
+    enabled: list[str] = Field(default=list(ENABLED), min_length=1)
+    """Any of our four, and of river's by name: "river:KSWIN"."""
     histogram: Histogram = Histogram()
+    mean: Mean = Mean()
     adwin: Adwin = Adwin()
     page_hinkley: PageHinkley = PageHinkley()
+    river: dict[str, RiverTable] = {}
+    """By class: `[detectors.river.KSWIN]`."""
+
+    @field_validator("enabled")
+    @classmethod
+    def _detectors_are_known(cls, names: list[str]) -> list[str]:
+        known = [*ENABLED, *(f"{river.PREFIX}{name}" for name in sorted(river.NAMES))]
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise ValueError(f"no detector is called {name!r}; {hint}known: {', '.join(known)}")
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} is listed twice")
+        return names
+
+    @model_validator(mode="after")
+    def _river_detectors_can_be_made(self) -> "Detectors":
+        for name, table in self.river.items():
+            if name not in river.NAMES:
+                raise ValueError(f"river has no detector {name!r}; known: {', '.join(sorted(river.NAMES))}")
+            try:
+                river.start(0, table.of(name))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"river.{name} cannot be made so: {error}") from None
+        return self
 
 
 class Feature(BaseModel, frozen=True, extra="forbid"):

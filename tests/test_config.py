@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream import config
+from stream.cli import binding
 from stream.config import Config, Invalid, Loaded
 from stream.worker.ends import EXIT_CONFIGURATION
 
@@ -242,6 +243,8 @@ def test_the_file_is_the_one_given_else_the_one_in_the_environment_else_the_one_
         '[windows]\nsize = "2m"',
         "[budget]\ntolerance = 0.03",
         "[detectors.histogram]\nconfirm = 3",
+        '[detectors]\nenabled = ["histogram"]',
+        "[detectors.river.KSWIN]\nseed = 2",
         '[alerts]\nlabels = { team = "risk" }',
         '[[models]]\nid = "credit"',
         '[service]\nid = "fraud"',
@@ -295,3 +298,31 @@ def test_whatever_the_environment_holds_is_a_config_or_a_list_of_problems(
     else:
         found = [name for name, _, _ in config.rows(loaded)]
     assert all(found)
+
+
+def test_detectors_are_chosen_by_name_and_those_of_river_have_tables(tmp_path: Path) -> None:
+    text = (
+        '[detectors]\nenabled = ["histogram", "mean", "river:KSWIN"]\n'
+        "[detectors.river.KSWIN]\nseed = 7\nparameters = { window_size = 50, stat_size = 10 }\n"
+    )
+    loaded = load(tmp_path, text)
+    bound = binding.detect_settings(loaded)
+    assert bound.enabled == ("histogram", "mean", "river:KSWIN")
+    assert bound.river["river:KSWIN"].parameters == {"window_size": 50, "stat_size": 10}
+    assert binding.detect_settings(load(tmp_path)).enabled == ("histogram", "mean", "adwin", "page_hinkley")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('enabled = ["histogramm"]', "no detector is called 'histogramm'; did you mean histogram? known: histogram, "),
+        ('enabled = ["river:Oracle"]', "no detector is called 'river:Oracle'; "),
+        ('enabled = ["mean", "mean"]', "'mean' is listed twice"),
+        ("enabled = []", "at least 1 item"),
+        ("river.Oracle.seed = 1", "river has no detector 'Oracle'; known: ADWIN, "),
+        ("river.ADWIN.parameters = { colour = 1 }", "river.ADWIN cannot be made so: "),
+    ],
+)
+def test_a_detector_nobody_knows_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    (problem,) = problems(tmp_path, f"[detectors]\n{text}")
+    assert why in problem

@@ -21,6 +21,7 @@ from stream.wire.outbound import (
     Alert,
     Bin,
     Budget,
+    BurstDetails,
     ChangePoint,
     ChangeType,
     CloudEvent,
@@ -36,6 +37,8 @@ from stream.wire.outbound import (
     Kind,
     Level,
     OutlierDetails,
+    QualityCheck,
+    QualityDetails,
     Severity,
     SignalEntry,
     alert_id,
@@ -345,6 +348,21 @@ def drift_details(
         and since[0] <= first_window_ms <= since[1]
     )
     return DriftDetails(watched, moved, skew)
+
+
+def quality_details(entries: Iterable[SignalEntry], checks_max: int) -> QualityDetails:
+    """Details of `data_quality`: the rates that moved, by falling evidence, at most `checks_max` of them."""
+    return QualityDetails(
+        [
+            QualityCheck(entry.measure, entry.signal, entry.after.rate or 0.0, entry.before.rate or 0.0, entry.n)
+            for entry in ranked(entries)[:checks_max]
+        ]
+    )
+
+
+def burst_details(entry: SignalEntry) -> BurstDetails:
+    """Details of `outlier` as a condition: the rate of unusual rows."""
+    return BurstDetails(entry.after.rate or 0.0, entry.before.rate or 0.0, entry.n)
 
 
 def _outlier_details(row: OutlyingRow, threshold: int, *, values: bool) -> OutlierDetails:

@@ -262,7 +262,8 @@ def _of_quality(alert: Alert, details: QualityDetails) -> Texts:
         f"{signal_name(check.signal)} {check.check} {change(check.reference_rate, check.rate, percent)}"
         for check in details.checks
     ]
-    producers = _producers(check.signal for check in details.checks)
+    signals = [check.signal for check in details.checks if not check.signal.startswith("row:")]
+    producers = _producers(signals) if signals else "the producer of the records"
     return Texts(
         listing(checks) or "records changed",
         _story(alert),

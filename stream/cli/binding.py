@@ -4,6 +4,7 @@ from functools import partial
 
 from stream.alerts.evidence import Sender
 from stream.config import Config, Loaded
+from stream.detectors import river
 from stream.profiles.cuts import Declared
 from stream.stages import References, detect, ingest
 from stream.worker.metrics import package_version
@@ -50,9 +51,12 @@ def detect_settings(loaded: Loaded) -> detect.Settings:
         sender=Sender(config.service.id, package_version(), loaded.config_id),
         windows=config.windows,
         budget=config.budget,
+        enabled=tuple(config.detectors.enabled),
         histogram=config.detectors.histogram,
+        mean=config.detectors.mean,
         adwin=config.detectors.adwin,
         page_hinkley=config.detectors.page_hinkley,
+        river={f"{river.PREFIX}{name}": table.of(name) for name, table in config.detectors.river.items()},
         outliers=config.outliers,
         learn=config.learn,
         alerts=config.alerts,

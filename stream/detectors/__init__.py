@@ -15,6 +15,8 @@ Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Codes: TypeAlias = np.ndarray[Any, np.dtype[np.int8]]
 Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
+ENABLED: Final = ("histogram", "mean", "adwin", "page_hinkley")
+"""The detectors that are at work unless somebody chooses others."""
 EVIDENCE_MIN: Final = -9.0
 """Readings show no less evidence than this, in log10: a billionth says "nothing", and 0 has no logarithm."""
 

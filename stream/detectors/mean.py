@@ -56,6 +56,8 @@ class Settings(BaseModel):
 class Law(Struct, frozen=True, eq=False):
     """What is normal for R series, with the grids solved once. Made by `law`."""
 
+    mean: Floats
+    """[R] what the margins lie around."""
     low: Floats
     """[R] lowest mean that is no drift."""
     high: Floats
@@ -110,6 +112,7 @@ def law(mean: Floats, margins: Floats, binary: Bools) -> Law:
     second = ~binary & (mean >= _BERNSTEIN_MEANS[0]) & (mean <= _BERNSTEIN_MEANS[1])
     sides = np.repeat(np.stack([up, down], axis=1), _GRID, axis=1)
     return Law(
+        mean=mean,
         low=np.where(down, low, 0.5),
         high=np.where(up, high, 0.5),
         ln_one=np.log(q / p),
@@ -153,11 +156,6 @@ def ln_evidence(state: State) -> Floats:
 def reset(state: State, series: Bools) -> State:
     """After an alarm of their group the chosen series ([R] mask) begin from nothing."""
     return structs.replace(state, ln_m=np.where(series[:, None], -np.inf, state.ln_m))
-
-
-def lower(state: State, ln_factor: Floats) -> State:
-    """Wealth times a factor of at most 1 ([R] logarithms), when the threshold it is judged by changes (8.3)."""
-    return structs.replace(state, ln_m=state.ln_m + np.minimum(ln_factor, 0.0)[:, None])
 
 
 def _moved(p: Floats, steps: Floats) -> Floats:

@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stream.detectors import Bools, Changes, Reason, Sums, Verdicts, judge_test
 
+PREFIX: Final = "river:"
+"""How a detector of river is told from ours: `river:KSWIN`."""
 NAMES: Final = {
     "ADWIN": "river.drift",
     "KSWIN": "river.drift",

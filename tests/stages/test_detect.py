@@ -41,6 +41,8 @@ SIGNALS = [
     "prediction:label",
     "prediction:score",
     "row:distance",
+    "row:quality",
+    "row:outlier",
 ]
 
 
@@ -228,12 +230,12 @@ def test_a_stream_like_the_reference_is_quiet(known: References) -> None:
 
 
 def detections(readings: list[Json]) -> set[tuple[str, str, str, str]]:
-    """(segment, signal, measure, detector) of all that ADWIN and Page-Hinkley found."""
+    """(segment, signal, measure, detector) of all that was found without evidence."""
     return {
         (one["segment"], one["signal"], verdict["measure"], verdict["detector"])
         for one in readings
         for verdict in one["verdicts"]
-        if verdict["detector"] != "histogram" and verdict["level"] == "drift"
+        if verdict["detector"] not in {"histogram", "mean"} and verdict["level"] == "drift"
     }
 
 
@@ -246,7 +248,7 @@ def test_every_detection_is_in_the_alert_or_in_a_notice_of_severity_info(drifted
             (one["segment"], entry["signal"], entry["measure"], entry["detector"])
             for one in flow.alerts
             for entry in one["signals"]
-            if entry["detector"] != "histogram"
+            if entry["detector"] not in {"histogram", "mean"}
         }
         assert found
         assert found <= told
@@ -488,8 +490,11 @@ def test_a_signal_that_turns_into_garbage_does_not_stop_the_others(known: Refere
         row["latency_ms"] = "soon"
     flow = Flow(known).run([orjson.dumps(row) for row in rows], poll=PER_WINDOW)
     assert {one["n_invalid"] for one in flow.reading("latency")[5:]} == {PER_WINDOW}
-    firing = next(one for one in flow.alerts if one["status"] == "firing" and one["segment"] == "all")
-    assert at(DRIFT + 1) <= firing["starts_at"] <= at(DRIFT + 4)
+    begun = {
+        one["kind"]: one["starts_at"] for one in flow.alerts if one["status"] == "firing" and one["segment"] == "all"
+    }
+    assert begun.keys() == {"data_drift", "data_quality"}
+    assert at(DRIFT + 1) <= begun["data_drift"] <= at(DRIFT + 4)
 
 
 # -- outliers ----------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class Found(Struct):
     earliest: int
     """Windows between which the change lies with 95 % confidence."""
     latest: int
-    shape: str
+    shape: str | None
     returned: int | None = None
     """Index of the window in which the old law was back."""
 
@@ -68,7 +68,9 @@ def settings_of(scenario: Scenario, config: Config) -> Settings:
 def planned(settings: Settings, tables: Tables) -> Plan:
     """The plan of all repetitions. Each stands for a whole model, which is judged however small its reference is."""
     made = plan(settings, tables, None)
-    ordered, unordered = (replace(series, reason=np.full_like(series.reason, Reason.NONE)) for series in made.families)
+    ordered, unordered = (
+        replace(series, reason=np.full_like(series.reason, Reason.NONE)) for series in (made.ordered, made.unordered)
+    )
     return replace(made, ordered=ordered, unordered=unordered)
 
 
@@ -90,9 +92,12 @@ def run(scenario: Scenario, own: Plan, seed: int) -> Outcome:
 
 def detections(own: Plan, judged: watch.Judged) -> dict[str, Bools]:
     """[G] segments in which ADWIN and Page-Hinkley have fired on any signal."""
-    shape = (len(own.tables.segments), len(own.ordered.signals))
-    both = zip(NOTICES, (2, 1), (judged.adwin, judged.page_hinkley), strict=True)
-    return {name: (told.level == Level.DRIFT).reshape(scores, *shape).any((0, 2)) for name, scores, told in both}
+    shape = (len(own.tables.segments), len(own.ordered.columns))
+    fired = {
+        f"{SUBJECT} {asked.detector}": (asked.verdicts.level == Level.DRIFT).reshape(len(asked.measures), *shape)
+        for asked in judged.asked
+    }
+    return {name: fired[name].any((0, 2)) for name in NOTICES if name in fired}
 
 
 def promise(scenario: Scenario, own: Plan, law: Law, seed: int) -> float:
@@ -103,8 +108,8 @@ def promise(scenario: Scenario, own: Plan, law: Law, seed: int) -> float:
     """
     counts = streams.law_counts(scenario, own.tables, law, _LAW_ROWS, seed)[None]
     best, exact = math.inf, own.settings.budget.tolerance == 0
-    for series, coarse in zip(own.families, reference.coarse(own.tables, counts), strict=True):
-        rows = slice(len(series.signals), 2 * len(series.signals))
+    for series, coarse in zip((own.ordered, own.unordered), reference.coarse(own.tables, counts), strict=True):
+        rows = slice(len(series.columns), 2 * len(series.columns))
         epsilon = series.law.epsilon[rows]
         growth = _growth(coarse[0], series.law.p[rows], np.zeros_like(epsilon) if exact else epsilon)
         ln_a = series.ln_threshold[rows]
@@ -137,7 +142,7 @@ class _Seen:
 
     def take(self, index: int, before: dict[Group, Episode], state: Watch, judged: watch.Judged) -> None:
         """One window more."""
-        for group in sorted(judged.alarms - before.keys()):
+        for group in sorted(group for group in judged.alarms - before.keys() if group[1] == KIND):
             self._opened(index, group, state.episodes[group])
         for group in judged.returns:
             if group in self._open:

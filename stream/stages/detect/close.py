@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from stream.profiles import cuts, learning, summaries, trail
 from stream.profiles.reference import References, Tables, in_force_last, reference_key
 from stream.profiles.summaries import Dense
-from stream.stages.detect import tell, watch
+from stream.stages.detect import readings, shown, tell, watch
 from stream.stages.detect.plan import plan
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import Open, Version
@@ -93,12 +93,12 @@ def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
         raise ValueError("a window is judged under a reference only")
     own = plan(closing.settings, tables, before.serving)
     after, judged = (before, None) if mixed else watch.update(own, before, closing.start_ms, profile)
-    window = tell.closed(closing.name, own, closing.start_ms, profile, judged)
+    window = shown.closed(closing.name, own, closing.start_ms, profile, judged)
     rows, alerts = tell.alerts(window, version, after)
     records = [
         *alerts,
         *tell.outlier_notices(window, partial.worst if partial is not None else ()),
-        *tell.readings(window, tell.alert_ids(window, rows)),
+        *readings.readings(window, tell.alert_ids(window, rows)),
     ]
     return replace(version, watch=tell.settled(window, version, after, rows), alerts=rows), records
 
@@ -112,7 +112,7 @@ def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[S
     old = closing.references.by_id(version.reference_id or "")
     if version.watch is not None and old is not None:
         own = plan(closing.settings, old, version.watch.serving)
-        last = tell.closed(closing.name, own, closing.start_ms, _dense(old, None), None)
+        last = shown.closed(closing.name, own, closing.start_ms, _dense(old, None), None)
         rows, records = tell.alerts(last, version, version.watch, new_reference=True)
         rows = {name: row for name, row in rows.items() if name[0] in tables.segments}
     began: dict[tuple[str, int], int] = {}

@@ -1,141 +1,192 @@
-"""What follows from a reference and the settings alone: laws, thresholds and groups. Made once, used every window."""
+"""What follows from a reference and the settings alone: laws, thresholds and groups. Made once, used every window.
+
+A *column* is a member of a group: the distribution of a signal, or one of its rates. Those of the S signals of the
+reference come first, in its order; then their rates; then the rates of rows. Matrices over segments and columns are
+[G, C].
+"""
 
 from functools import lru_cache
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from msgspec import Struct
 
-from stream.detectors import Codes, Floats, Ints, Reason, budget, histogram, page_hinkley
-from stream.profiles.reference import SMALL_ROWS, Family, Tables, epsilon_ref
+from stream.detectors import Bools, Codes, Floats, Ints, Reason, budget, histogram, mean, page_hinkley, river
+from stream.profiles import reference
+from stream.profiles.reference import RATES, ROW_RATES, SMALL_ROWS, Tables, epsilon_ref
+from stream.profiles.summaries import Dense
+from stream.stages.detect.series import Distributions, Family, Rates
 from stream.stages.detect.settings import Settings
 
-GroupKind: TypeAlias = Literal["data_drift", "prediction_drift"]
+GroupKind: TypeAlias = Literal["data_drift", "prediction_drift", "data_quality", "outlier"]
 Group: TypeAlias = tuple[int, GroupKind]
 """Index of a segment, and a kind."""
-KINDS: Final[tuple[GroupKind, ...]] = ("data_drift", "prediction_drift")
-TESTS_PER_SIGNAL: Final = 3
-"""ADWIN on u and its spread, Page-Hinkley on u: their notices cost one more budget together (`statistics.md` 8.2)."""
+KINDS: Final[tuple[GroupKind, ...]] = ("data_drift", "prediction_drift", "data_quality", "outlier")
+SHAPED: Final = frozenset(KINDS) - {"data_quality"}
+"""Kinds whose alerts name the type of the change (`contracts.md` 4)."""
+MEASURES_OF_TESTS: Final = {"adwin": ("mean", "spread"), "page_hinkley": ("mean",)}
+"""What the detectors without an e-value look at in every ordered signal; river's at the mean of u."""
 ORDERED: Final = 0
 UNORDERED: Final = 1
-"""Places of the two families in every pair."""
+RATE: Final = 2
+"""Places of the families in every triple."""
+DETECTORS: Final = ("histogram", "histogram", "mean")
+"""What judges each family."""
 
 
 class Serving(Struct, frozen=True, eq=False):
     """What a reference built from training rows cannot tell, measured on the first live windows."""
 
     phi: Floats
-    """[G, S] overdispersion, at least 1; NaN where too few windows had events."""
+    """[G, C] overdispersion, at least 1; NaN where too few windows had events."""
     n_bar: Floats
-    """[G, S] mean valid events of a non-empty window."""
+    """[G, C] mean events of a non-empty window."""
 
 
-class Series(Struct, frozen=True, eq=False):
-    """The series of one family of signals, N per segment: arrays over [G * N], segments outside."""
+class Column(Struct, frozen=True):
+    """What one member of a group is, and where it stands."""
 
-    signals: Ints
-    """[N] index among the signals."""
-    law: histogram.Law
-    z: Floats | None
-    """[G * N, B] normal scores of ordered bins."""
-    phi: Floats
-    n_bar: Floats
-    rows: Floats
-    """m: rows of the reference behind the law"""
-    ln_threshold: Floats
-    reason: Codes
-
-    def spread(self, matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """From [G, S] to [G * N]."""
-        return matrix[:, self.signals].reshape(-1)
-
-    def of(self, segment: int, signals: Ints) -> Ints:
-        """Indices of some signals of one segment among the series, those of other families left out."""
-        return segment * len(self.signals) + np.flatnonzero(np.isin(self.signals, signals))
-
-
-class Where(Struct, frozen=True):
-    """Where a signal stands."""
-
+    signal: str
+    measure: str
     family: int
     place: int
-    """Among the signals of its family."""
-    numeric: int | None
-    """Among the numeric signals."""
+    """Among the columns of its family."""
     kind: GroupKind
+    numeric: int | None = None
+    """Of a distribution: place among the numeric signals."""
 
 
 class Plan(Struct, frozen=True, eq=False):
-    """One model version under one reference: G segments, S signals."""
+    """One model version under one reference: G segments, C columns."""
 
     settings: Settings
     tables: Tables
     serving_known: bool
     """Whether overdispersion is known; without it nothing goes beyond a warning."""
-    ordered: Series
-    unordered: Series
+    ordered: Distributions
+    unordered: Distributions
+    rates: Rates
     means: page_hinkley.Law
+    columns: list[Column]
+    by_signal: dict[str, list[int]]
+    """Columns of every signal that has a reading, in the order of the readings."""
     members: dict[GroupKind, Ints]
-    """Indices of the signals of each kind."""
-    where: list[Where]
-    """[S]"""
+    """Columns of each kind whose detector is enabled."""
     ln_group: dict[GroupKind, Floats]
     """[G] ln A_g"""
     shares: dict[GroupKind, Floats]
     """[G] share of the budget"""
     ln_threshold: Floats
-    """[G, S] ln A_s of every signal as a member of its group"""
+    """[G, C] ln A_s of every column as a member of its group"""
+    tests: dict[str, tuple[str, ...]]
+    """Detectors without an e-value that are enabled, and the measures they look at."""
 
     @property
-    def families(self) -> tuple[Series, Series]:
-        """Ordered, unordered."""
-        return self.ordered, self.unordered
+    def families(self) -> tuple[Family, Family, Family]:
+        """Ordered, unordered, rates."""
+        return self.ordered, self.unordered, self.rates
+
+    @property
+    def tests_per_signal(self) -> int:
+        """Their notices together cost one more budget (`statistics.md` 8.2)."""
+        return sum(map(len, self.tests.values()))
 
 
 @lru_cache(maxsize=1024)
 def plan(settings: Settings, tables: Tables, serving: Serving | None) -> Plan:
     """The plan of a model version; remembered, since its laws cost some 10 ms per 1,000 series."""
-    names, segments = tables.layout.names, len(tables.segments)
-    members = {kind: np.flatnonzero([kind_of(name) == kind for name in names]) for kind in KINDS}
+    segments, columns = len(tables.segments), _columns(tables)
+    of_kind = {kind: np.flatnonzero([column.kind == kind for column in columns]) for kind in KINDS}
     shares = {kind: _shares(settings, kind, segments) for kind in KINDS}
     ln_group = {
         kind: np.array([budget.ln_threshold(settings.budget, settings.windows.size, share) for share in shares[kind]])
         for kind in KINDS
     }
-    ln_threshold = np.zeros((segments, len(names)))
-    for kind in KINDS:
-        ln_threshold[:, members[kind]] = ln_group[kind][:, None] - budget.ln_weights(len(members[kind]))
-    ordered = _series(settings, tables, tables.ordered, serving, ln_threshold)
-    known = np.concatenate([tables.ordered.phi[0], tables.unordered.phi[0]])
+    ln_threshold = np.zeros((segments, len(columns)))
+    for kind, own in of_kind.items():
+        ln_threshold[:, own] = ln_group[kind][:, None] - budget.ln_weights(len(own))
+    phi, n_bar = _spread(tables, serving)
+    ordered, unordered = (
+        _distributions(settings, tables, place, phi, n_bar, ln_threshold) for place in (ORDERED, UNORDERED)
+    )
+    judged = np.array([DETECTORS[column.family] in settings.enabled for column in columns], dtype=np.bool_)
+    signals = len(tables.layout.names)
     return Plan(
         settings=settings,
         tables=tables,
-        serving_known=serving is not None or bool(np.isfinite(known).any()),
+        serving_known=serving is not None or bool(np.isfinite(_known_spread(tables)[0][0, :signals]).any()),
         ordered=ordered,
-        unordered=_series(settings, tables, tables.unordered, serving, ln_threshold),
+        unordered=unordered,
+        rates=_rates(settings, tables, phi, n_bar, ln_threshold),
         means=page_hinkley.Law(tables.u_mean.reshape(-1), tables.u_sd.reshape(-1), ordered.n_bar / ordered.phi),
-        members=members,
-        where=[_where(tables, signal) for signal in range(len(names))],
+        columns=columns,
+        by_signal={
+            name: [place for place, column in enumerate(columns) if column.signal == name]
+            for name in (*tables.layout.names, *ROW_RATES)
+        },
+        members={kind: own[judged[own]] for kind, own in of_kind.items()},
         ln_group=ln_group,
         shares=shares,
         ln_threshold=ln_threshold,
+        tests={
+            name: MEASURES_OF_TESTS.get(name, ("mean",))
+            for name in settings.enabled
+            if name in MEASURES_OF_TESTS or name.startswith(river.PREFIX)
+        },
     )
 
 
-def kind_of(signal: str) -> GroupKind:
-    """Which group a signal belongs to: the inputs and the distance of the row, or what the model answers."""
+def counted(plan: Plan, profile: Dense) -> tuple[Ints, Ints, Ints]:
+    """What a window shows of each family: coarse counts [G * N, B] twice, then events and hits of rates [G * N, 2]."""
+    tables = plan.tables
+    ordered, unordered = reference.coarse(tables, profile.counts)
+    hits = np.concatenate(
+        [
+            reference.hits(tables.layout, profile.counts)[:, tables.rates.watched],
+            np.stack([profile.invalid_rows, profile.outlying_rows], axis=1),
+        ],
+        axis=1,
+    )
+    events = np.broadcast_to(profile.rows[:, None], hits.shape)
+    return (
+        ordered.reshape(-1, ordered.shape[2]),
+        unordered.reshape(-1, unordered.shape[2]),
+        np.stack([events, hits], axis=2).reshape(-1, 2),
+    )
+
+
+def of_columns(tables: Tables, signals: Floats, rates: Floats, rows: Floats) -> Floats:
+    """[G, C] from what is known of distributions [G, S], of their rates [G, S, 3] and of rows [G, 2]."""
+    return np.concatenate([signals, rates[:, tables.rates.watched], rows], axis=1)
+
+
+def _columns(tables: Tables) -> list[Column]:
+    names, numeric = tables.layout.names, tables.layout.numeric
+    families = {
+        int(signal): (family, place)
+        for family, own in enumerate((tables.ordered, tables.unordered))
+        for place, signal in enumerate(own.signals.tolist())
+    }
+    found = [
+        Column(
+            name,
+            "distribution",
+            *families[signal],
+            _kind_of(name),
+            numeric.index(signal) if signal in numeric else None,
+        )
+        for signal, name in enumerate(names)
+    ]
+    rates = [(names[signal], RATES[rate]) for signal, rate in np.argwhere(tables.rates.watched).tolist()]
+    rates += [(name, "rate") for name in ROW_RATES]
+    for place, (name, measure) in enumerate(rates):
+        found.append(Column(name, measure, RATE, place, "outlier" if name == "row:outlier" else "data_quality"))
+    return found
+
+
+def _kind_of(signal: str) -> GroupKind:
+    """The group of a distribution: the inputs and the distance of the row, or what the model answers."""
     return "data_drift" if signal.startswith("feature:") or signal == "row:distance" else "prediction_drift"
-
-
-def _where(tables: Tables, signal: int) -> Where:
-    family = ORDERED if signal in tables.ordered.signals else UNORDERED
-    numeric = tables.layout.numeric
-    return Where(
-        family=family,
-        place=int(np.flatnonzero((tables.ordered, tables.unordered)[family].signals == signal)[0]),
-        numeric=numeric.index(signal) if signal in numeric else None,
-        kind=kind_of(tables.layout.names[signal]),
-    )
 
 
 def _shares(settings: Settings, kind: GroupKind, segments: int) -> Floats:
@@ -144,36 +195,81 @@ def _shares(settings: Settings, kind: GroupKind, segments: int) -> Floats:
     )
 
 
-def _series(
-    settings: Settings, tables: Tables, family: Family, serving: Serving | None, ln_threshold: Floats
-) -> Series:
-    bins = family.p.shape[2]
-    phi, n_bar = family.phi, family.n_bar
-    if serving is not None:
-        own_phi, own_n_bar = serving.phi[:, family.signals], serving.n_bar[:, family.signals]
-        phi, n_bar = np.where(np.isnan(phi), own_phi, phi), np.where(np.isnan(n_bar), own_n_bar, n_bar)
-    # A segment too thin to tell spreads like the whole model.
-    phi = np.where(np.isnan(phi), phi[:1], phi)
-    phi, n_bar = np.where(np.isnan(phi), 1.0, phi), np.where(np.isnan(n_bar), 1.0, n_bar)
-    p = family.p.reshape(-1, bins)
-    z = np.tile(family.z, (len(tables.segments), 1)) if family is tables.ordered else None
-    epsilon = settings.budget.tolerance + epsilon_ref(p, (family.rows / phi).reshape(-1))
-    return Series(
-        signals=family.signals,
-        law=histogram.law(p, epsilon, z=z),
-        z=z,
-        phi=phi.reshape(-1),
-        n_bar=n_bar.reshape(-1),
-        rows=family.rows.reshape(-1),
-        ln_threshold=ln_threshold[:, family.signals].reshape(-1),
-        reason=_reasons(tables, family.rows / phi),
+def _known_spread(tables: Tables) -> tuple[Floats, Floats]:
+    """[G, C] overdispersion and mean events of a window that the reference tells; NaN where it does not."""
+    shape = (len(tables.segments), len(tables.layout.names))
+    phi, n_bar = np.full((2, *shape), np.nan)
+    for family in (tables.ordered, tables.unordered):
+        phi[:, family.signals], n_bar[:, family.signals] = family.phi, family.n_bar
+    rows = np.repeat(tables.window_rows[:, None], np.count_nonzero(tables.rates.watched) + len(ROW_RATES), axis=1)
+    return (
+        of_columns(tables, phi, tables.rates.phi, tables.rates.row_phi),
+        np.concatenate([n_bar, rows], axis=1),
     )
 
 
-def _reasons(tables: Tables, effective_rows: Floats) -> Codes:
+def _spread(tables: Tables, serving: Serving | None) -> tuple[Floats, Floats]:
+    """[G, C] overdispersion and mean events of a window to work with."""
+    phi, n_bar = _known_spread(tables)
+    if serving is not None:
+        phi, n_bar = np.where(np.isnan(phi), serving.phi, phi), np.where(np.isnan(n_bar), serving.n_bar, n_bar)
+    # A segment too thin to tell spreads like the whole model.
+    phi = np.where(np.isnan(phi), phi[:1], phi)
+    return np.where(np.isnan(phi), 1.0, phi), np.where(np.isnan(n_bar), 1.0, n_bar)
+
+
+def _distributions(  # noqa: PLR0913 - private, all that a family is made of
+    settings: Settings, tables: Tables, place: int, phi: Floats, n_bar: Floats, ln_threshold: Floats
+) -> Distributions:
+    family = (tables.ordered, tables.unordered)[place]
+    own = family.signals
+    p = family.p.reshape(-1, family.p.shape[2])
+    z = np.tile(family.z, (len(tables.segments), 1)) if place == ORDERED else None
+    effective = family.rows / phi[:, own]
+    epsilon = settings.budget.tolerance + epsilon_ref(p, effective.reshape(-1))
+    return Distributions(
+        columns=own,
+        phi=phi[:, own].reshape(-1),
+        n_bar=n_bar[:, own].reshape(-1),
+        rows=family.rows.reshape(-1),
+        ln_threshold=ln_threshold[:, own].reshape(-1),
+        reason=_reasons(tables, effective, np.ones_like(effective, dtype=np.bool_)),
+        enabled=DETECTORS[place] in settings.enabled,
+        law=histogram.law(p, epsilon, z=z),
+        z=z,
+        settings=settings.histogram,
+        tolerance=settings.budget.tolerance,
+    )
+
+
+def _rates(settings: Settings, tables: Tables, phi: Floats, n_bar: Floats, ln_threshold: Floats) -> Rates:
+    first, known = len(tables.layout.names), tables.rates
+    own = np.arange(first, ln_threshold.shape[1])
+    means = np.concatenate([known.mean[:, known.watched], known.row_mean], axis=1)
+    rows = np.repeat(tables.rows[:, None], len(own), axis=1)
+    effective, told = rows / phi[:, own], ~np.isnan(means)
+    # Any mean does for a rate that is not judged.
+    flat = np.where(told, means, 0.5).reshape(-1)
+    margins = mean.margin(settings.mean, np.sqrt(flat * (1 - flat)), effective.reshape(-1))
+    return Rates(
+        columns=own,
+        phi=phi[:, own].reshape(-1),
+        n_bar=n_bar[:, own].reshape(-1),
+        rows=rows.reshape(-1),
+        ln_threshold=ln_threshold[:, own].reshape(-1),
+        reason=_reasons(tables, effective, told),
+        enabled=DETECTORS[RATE] in settings.enabled,
+        law=mean.law(flat, margins, np.ones(len(flat), np.bool_)),
+        margins=margins,
+        settings=settings.mean,
+    )
+
+
+def _reasons(tables: Tables, effective_rows: Floats, told: Bools) -> Codes:
     """A segment with too few rows to compare with is not judged; the whole model is in any case."""
     if not tables.reference.complete:
         return np.full(effective_rows.size, Reason.LEARNING, dtype=np.int8)
     small = effective_rows < SMALL_ROWS
     small[0] = False
-    return np.where(small, Reason.REFERENCE_SMALL, Reason.NONE).astype(np.int8).reshape(-1)
+    reason = np.where(told, np.where(small, Reason.REFERENCE_SMALL, Reason.NONE), Reason.NO_REFERENCE)
+    return reason.astype(np.int8).reshape(-1)

@@ -7,10 +7,13 @@ from msgspec import Struct, field
 from stream.alerts.evidence import Sender
 from stream.alerts.policy import ModelSettings
 from stream.alerts.policy import Settings as AlertSettings
+from stream.detectors import ENABLED
 from stream.detectors.adwin import Settings as AdwinSettings
 from stream.detectors.budget import Settings as BudgetSettings
 from stream.detectors.histogram import Settings as HistogramSettings
+from stream.detectors.mean import Settings as MeanSettings
 from stream.detectors.page_hinkley import Settings as PageHinkleySettings
+from stream.detectors.river import Settings as RiverSettings
 from stream.profiles.cuts import Declared
 from stream.profiles.learning import Settings as LearnSettings
 from stream.profiles.windows import Settings as WindowSettings
@@ -24,9 +27,14 @@ class Settings(Struct, frozen=True, eq=False):
     sender: Sender
     windows: WindowSettings = field(default_factory=WindowSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    enabled: tuple[str, ...] = ENABLED
+    """Names of detectors, those of river as `river:KSWIN`."""
     histogram: HistogramSettings = field(default_factory=HistogramSettings)
+    mean: MeanSettings = field(default_factory=MeanSettings)
     adwin: AdwinSettings = field(default_factory=AdwinSettings)
     page_hinkley: PageHinkleySettings = field(default_factory=PageHinkleySettings)
+    river: Mapping[str, RiverSettings] = field(default_factory=dict)
+    """By name, as in `enabled`; defaults for those that are not here."""
     outliers: OutlierSettings = field(default_factory=OutlierSettings)
     learn: LearnSettings = field(default_factory=LearnSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)

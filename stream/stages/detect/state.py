@@ -5,10 +5,13 @@ from msgspec import Struct, field
 from stream.alerts.lifecycle import Row
 from stream.detectors import Floats, Ints
 from stream.detectors.adwin import State as AdwinState
-from stream.detectors.histogram import Law
+from stream.detectors.histogram import Law as HistogramLaw
 from stream.detectors.histogram import State as HistogramState
 from stream.detectors.locate import ChangePoint, ChangeType, History
+from stream.detectors.mean import Law as MeanLaw
+from stream.detectors.mean import State as MeanState
 from stream.detectors.page_hinkley import State as PageHinkleyState
+from stream.detectors.river import State as RiverState
 from stream.profiles.learning import State as LearningState
 from stream.profiles.overdispersion import Sums
 from stream.profiles.trail import Trail
@@ -16,7 +19,7 @@ from stream.profiles.windows import Marks
 from stream.stages.detect.plan import Group, Serving
 from stream.wire.internal import Partial, Sample
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class Open(Struct, frozen=True):
@@ -26,25 +29,44 @@ class Open(Struct, frozen=True):
     sample: Sample | None = None
 
 
-class Pair(Struct, frozen=True, eq=False):
-    """Histogram detectors of the ordered and of the unordered series."""
+class Detectors(Struct, frozen=True, eq=False):
+    """The e-detectors of each family."""
 
     ordered: HistogramState
     unordered: HistogramState
+    rates: MeanState
 
 
 class Laws(Struct, frozen=True, eq=False):
-    """Laws of the ordered and of the unordered series."""
+    """The laws of each family."""
 
-    ordered: Law
-    unordered: Law
+    ordered: HistogramLaw
+    unordered: HistogramLaw
+    rates: MeanLaw
+
+
+class Histories(Struct, frozen=True, eq=False):
+    """The recent past of each family."""
+
+    ordered: History
+    unordered: History
+    rates: History
+
+
+class Tests(Struct, frozen=True, eq=False):
+    """Detectors without an e-value, of the ordered series; None while one is not enabled."""
+
+    adwin: AdwinState | None = None
+    """[2 * G * O] series: u, then its spread."""
+    page_hinkley: PageHinkleyState | None = None
+    river: dict[str, RiverState] = field(default_factory=dict)
 
 
 class OpenForm(Struct, frozen=True, eq=False):
     """The open detectors of all series; those without an episode are at rest."""
 
     laws: Laws
-    detectors: Pair
+    detectors: Detectors
 
 
 class Episode(Struct, frozen=True, eq=False):
@@ -53,14 +75,15 @@ class Episode(Struct, frozen=True, eq=False):
     windows: int
     """Closed since the alarm."""
     moved: list[int]
-    """Signals listed, in the order they were found."""
+    """Columns listed, in the order they were found."""
     proven: bool
     """Whether the evidence lists them, or they only contribute."""
     points: dict[int, ChangePoint]
-    """Since when, per listed signal, the law of the reference is gone."""
+    """Since when, per listed column, the law of the reference is gone."""
     begun: dict[int, int]
-    """Since when, per listed signal, the law in force is: the change point of its last move."""
-    shape: ChangeType
+    """Since when, per listed column, the law in force is: the change point of its last move."""
+    shape: ChangeType | None
+    """None where no type is told."""
     shifts: int = 0
     """Times yet another law was found."""
 
@@ -71,6 +94,8 @@ class Calibration(Struct, frozen=True, eq=False):
     sums: Sums
     counts: Ints
     """[G, T]"""
+    rows: Ints
+    """[G]"""
     windows: Ints
     """[G] windows with events."""
 
@@ -80,14 +105,11 @@ class Watch(Struct, frozen=True, eq=False):
 
     first_ms: int
     """Start of the first window judged under this reference."""
-    quiet: Pair
-    adwin: AdwinState
-    """[2 * G * O] series: u, then its spread."""
-    page_hinkley: PageHinkleyState
-    ordered: History
-    unordered: History
+    quiet: Detectors
+    histories: Histories
     moments: History
     """[G, numeric signals, 4 + 1] moments of the recent past, and the events behind them."""
+    tests: Tests = field(default_factory=Tests)
     open_form: OpenForm | None = None
     """Only while an episode is open."""
     episodes: dict[Group, Episode] = field(default_factory=dict)
@@ -95,7 +117,7 @@ class Watch(Struct, frozen=True, eq=False):
     ended: dict[Group, Episode] = field(default_factory=dict)
     """Episodes that are over while their alert is still firing (`keep_firing_for`)."""
     earlier: dict[tuple[int, int], Floats] = field(default_factory=dict)
-    """[J, B] laws of closed episodes, by segment and signal."""
+    """[J, B] laws of closed episodes, by segment and column."""
     anew: dict[Group, int] = field(default_factory=dict)
     """Start of the window in which the signals of a group came back, by group: what was before is history."""
     resets: dict[Group, dict[tuple[str, int], int]] = field(default_factory=dict)

@@ -1,123 +1,25 @@
-"""What one closed window is told as: a reading per signal, alerts by the life cycle, notices of outliers."""
+"""What one closed window is alerted as: alerts by the life cycle, notices of outliers."""
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from msgspec import Struct
 from msgspec.structs import replace
 
 from stream.alerts import evidence, lifecycle, policy
-from stream.detectors import Floats, Ints, Level, Reason, Verdicts, effects, locate
-from stream.profiles import coarse, describe, reference, trail
+from stream.detectors import Ints, Level, Reason, locate
+from stream.profiles import coarse, describe, trail
 from stream.profiles.reference import Tables
-from stream.profiles.summaries import Dense
 from stream.signals import outliers
 from stream.stages.detect import watch as watching
-from stream.stages.detect.plan import KINDS, ORDERED, Group, Plan
-from stream.stages.detect.settings import Settings
+from stream.stages.detect.detections import Asked
+from stream.stages.detect.plan import DETECTORS, KINDS, ORDERED, RATE, Group
+from stream.stages.detect.shown import LEVELS, QUANTILES, Closed, effects_of
 from stream.stages.detect.state import Episode, Version, Watch
-from stream.stages.detect.watch import Judged
 from stream.wire import outbound
-from stream.wire.codec import rfc3339
 from stream.wire.internal import OutlyingRow, SignalReference, Span
-from stream.wire.outbound import Description, Reading, SignalEntry, Verdict, significant
+from stream.wire.outbound import Description, SignalEntry
 from stream.wire.record import Outgoing
-
-LEVELS: Final[Mapping[int, outbound.Level]] = {
-    Level.NOT_READY: "not_ready",
-    Level.OK: "ok",
-    Level.WARNING: "warning",
-    Level.DRIFT: "drift",
-}
-REASONS: Final[Mapping[int, outbound.Reason | None]] = {
-    Reason.NONE: None,
-    Reason.NO_REFERENCE: "no_reference",
-    Reason.LEARNING: "learning",
-    Reason.REFERENCE_CHANGED: "reference_changed",
-    Reason.REFERENCE_SMALL: "reference_small",
-    Reason.WARMING_UP: "warming_up",
-    Reason.EMPTY: "empty",
-    Reason.MUTED: "muted",
-}
-QUANTILES: Final = (0.05, 0.5, 0.95)
-_RAW_DIGITS: Final = 9
-"""Digits of a value in the signal's own unit."""
-
-
-class Shown(Struct, frozen=True, eq=False):
-    """What readings and alerts show of all signals of a window."""
-
-    counts: tuple[Ints, Ints]
-    """Coarse counts [G, N, B] of the ordered and the unordered family."""
-    effects: tuple[effects.Effects, effects.Effects]
-    """[G * N] each."""
-    hits: Ints
-    """[G, S, 3] missing, invalid, unseen."""
-    numbers: Floats
-    """[G, numeric signals, 5] mean, deviation, three quantiles; NaN without events."""
-
-
-class Closed(Struct, frozen=True, eq=False):
-    """A closed window of one model version, by what it was judged, and what it shows. Made by `closed`."""
-
-    model_id: str
-    model_version: str
-    plan: Plan
-    start_ms: int
-    profile: Dense
-    judged: Judged | None
-    """None where a window mixes references."""
-    shown: Shown
-
-    @property
-    def settings(self) -> Settings:
-        """Those of its plan."""
-        return self.plan.settings
-
-    @property
-    def end_ms(self) -> int:
-        """When it ended."""
-        return self.start_ms + self.settings.windows.size
-
-    @property
-    def tables(self) -> Tables:
-        """Of the reference."""
-        return self.plan.tables
-
-
-def closed(name: tuple[str, str], plan: Plan, start_ms: int, profile: Dense, judged: Judged | None) -> Closed:
-    """A window ready to be told: what all readings and alerts of it share is computed once."""
-    tables = plan.tables
-    coarse_counts = reference.coarse(tables, profile.counts)
-    sizes = [
-        _effects(
-            counts.reshape(-1, counts.shape[2]),
-            family.p.reshape(-1, counts.shape[2]),
-            np.tile(family.bins, len(counts)),
-            ordered=family is tables.ordered,
-        )
-        for family, counts in zip((tables.ordered, tables.unordered), coarse_counts, strict=True)
-    ]
-    mean, std = describe.mean_and_std(tables.scale, profile.counts, profile.moments)
-    quantiles = describe.quantiles(tables.scale, profile.counts, QUANTILES)
-    shown = Shown(
-        counts=coarse_counts,
-        effects=(sizes[0], sizes[1]),
-        hits=reference.hits(tables.layout, profile.counts),
-        numbers=np.concatenate([mean[:, :, None], std[:, :, None], quantiles], axis=2),
-    )
-    return Closed(*name, plan, start_ms, profile, judged, shown)
-
-
-def readings(window: Closed, alert_ids: Mapping[Group, str]) -> list[Outgoing]:
-    """One reading per segment and signal, in their order."""
-    times = (rfc3339(window.start_ms), rfc3339(window.end_ms))
-    return [
-        outbound.reading_record(_reading(window, segment, signal, times, alert_ids))
-        for segment in range(len(window.tables.segments))
-        for signal in range(len(window.tables.layout.names))
-    ]
 
 
 def alerts(
@@ -208,7 +110,8 @@ def _condition(  # noqa: PLR0913 - private, all an alert is made of
 ) -> lifecycle.Condition:
     one = watch.episodes.get(group)
     judged = window.judged
-    names = [] if one is None else [window.tables.layout.names[signal] for signal in one.moved]
+    columns = [] if one is None else [window.plan.columns[place] for place in one.moved]
+    names = [f"{column.signal} {column.measure}" for column in columns]
     content = row.content
     if one is not None:
         content = lifecycle.content_of(_severity(window, group[1]), one.shape, names, one.shifts)
@@ -237,15 +140,10 @@ def _situation(window: Closed, version: Version, watch: Watch, group: Group) -> 
     one = watch.episodes.get(group) or watch.ended.get(group)
     point = one.points[one.moved[0]] if one is not None and one.moved else None
     since_ms = window.start_ms if point is None else point.at_ms
+    entries = [] if one is None else [_moved(window, watch, group, one, column) for column in one.moved]
     return evidence.Situation(
         severity=_severity(window, kind),
-        details=evidence.drift_details(
-            watched=len(window.plan.members[kind]),
-            moved=len(one.moved) if one is not None and one.proven else 0,
-            origin=tables.reference.origin,
-            first_window_ms=watch.first_ms,
-            since=None if point is None else (point.earliest_ms, point.latest_ms),
-        ),
+        details=_details(window, watch, group, one, entries),
         window=evidence.judged_window(
             window.start_ms,
             window.end_ms,
@@ -255,7 +153,7 @@ def _situation(window: Closed, version: Version, watch: Watch, group: Group) -> 
         ),
         reference_id=tables.reference.reference_id,
         reference_origin=tables.reference.origin,
-        signals=[] if one is None else [_moved(window, watch, group, one, signal) for signal in one.moved],
+        signals=entries,
         change_type=None if one is None else one.shape,
         change_point=None if point is None else evidence.change_point(*_times(point)),
         offsets=evidence.offsets(trail.since(version.trail, since_ms), watch.resets.get(group, watch.began)),
@@ -265,27 +163,78 @@ def _situation(window: Closed, version: Version, watch: Watch, group: Group) -> 
     )
 
 
-def _moved(window: Closed, watch: Watch, group: Group, one: Episode, signal: int) -> SignalEntry:
-    """A signal of an episode: what it was, and what it is since its change point."""
-    segment, tables, judged = group[0], window.tables, window.judged
-    point = one.points[signal]
+def _details(
+    window: Closed, watch: Watch, group: Group, one: Episode | None, entries: Sequence[SignalEntry]
+) -> outbound.Details:
+    segment, kind = group
+    if kind == "data_quality":
+        return evidence.quality_details(entries, window.settings.alerts.max_signals)
+    if kind == "outlier":
+        (place,) = window.plan.by_signal["row:outlier"]
+        return evidence.burst_details(entries[0] if entries else _moved_rate(window, watch, segment, place, None))
+    point = one.points[one.moved[0]] if one is not None and one.moved else None
+    return evidence.drift_details(
+        watched=len(window.plan.members[kind]),
+        moved=len(one.moved) if one is not None and one.proven else 0,
+        origin=window.tables.reference.origin,
+        first_window_ms=watch.first_ms,
+        since=None if point is None else (point.earliest_ms, point.latest_ms),
+    )
+
+
+def _moved(window: Closed, watch: Watch, group: Group, one: Episode, column: int) -> SignalEntry:
+    """A member of an episode: what it was, and what it is since its change point."""
+    if window.plan.columns[column].family == RATE:
+        return _moved_rate(window, watch, group[0], column, one)
+    return _moved_distribution(window, watch, group[0], column, one)
+
+
+def _judgement(window: Closed, segment: int, column: int, one: Episode | None) -> dict[str, Any]:
+    """Level and evidence of a member in an entry."""
+    judged = window.judged
+    known = judged is not None and judged.reason[segment, column] == Reason.NONE
+    level = LEVELS[int(judged.level[segment, column])] if judged is not None else "warning"
+    statistic = float(judged.statistic[segment, column]) if judged is not None and known else None
+    return {
+        "level": "drift" if one is not None and one.proven else level,
+        "statistic": statistic,
+        "threshold": float(judged.threshold[segment, column]) if judged is not None and known else None,
+        "evidence": statistic,
+    }
+
+
+def _moved_rate(window: Closed, watch: Watch, segment: int, column: int, one: Episode | None) -> SignalEntry:
+    """A rate since its change point; without an episode in this window alone."""
+    own, rates = window.plan.columns[column], window.plan.rates
+    point = None if one is None else one.points[column]
+    counts = window.shown.rates[segment, own.place]
+    if point is not None:
+        counts = watching.since(window.plan, watch, segment, column, point.at_ms)
+    n, hits = counts.tolist()
+    return evidence.entry(
+        own.signal,
+        own.measure,
+        DETECTORS[RATE],
+        **_judgement(window, segment, column, one),
+        n=n,
+        before=evidence.describe(rate=float(rates.law.mean[segment * len(rates.columns) + own.place])),
+        after=evidence.describe(rate=hits / max(n, 1)),
+        change_point=None if point is None else evidence.change_point(*_times(point)),
+    )
+
+
+def _moved_distribution(window: Closed, watch: Watch, segment: int, signal: int, one: Episode) -> SignalEntry:
+    tables, where, point = window.tables, window.plan.columns[signal], one.points[signal]
     counts = watching.since(window.plan, watch, segment, signal, point.at_ms)
-    where = window.plan.where[signal]
     family, place = (tables.ordered, tables.unordered)[where.family], where.place
     bins = int(family.bins[place])
     p = family.p[segment, place]
-    sizes = _effects(counts[None], p[None], family.bins[place : place + 1], ordered=where.family == ORDERED)
-    known = judged is not None and judged.reason[segment, signal] == Reason.NONE
-    statistic = float(judged.statistic[segment, signal]) if judged is not None and known else None
-    threshold = float(judged.threshold[segment, signal]) if judged is not None and known else None
+    sizes = effects_of(counts[None], p[None], family.bins[place : place + 1], ordered=where.family == ORDERED)
     return evidence.entry(
-        tables.layout.names[signal],
-        "distribution",
-        "histogram",
-        "drift" if one.proven else LEVELS[int(judged.level[segment, signal])] if judged is not None else "warning",
-        statistic=statistic,
-        threshold=threshold,
-        evidence=statistic,
+        where.signal,
+        where.measure,
+        DETECTORS[where.family],
+        **_judgement(window, segment, signal, one),
         n=int(counts.sum()),
         before=_before(tables, segment, signal),
         after=_after(window, watch, segment, signal, counts[:bins], point.at_ms),
@@ -298,34 +247,31 @@ def _moved(window: Closed, watch: Watch, group: Group, one: Episode, signal: int
 
 
 def _detections(window: Closed) -> dict[Group, tuple[SignalEntry, ...]]:
-    """What ADWIN and Page-Hinkley found in this window, by group."""
+    """What detectors without an e-value found in this window, by group."""
     if window.judged is None:
         return {}
-    judged, tables = window.judged, window.tables
-    signals = len(tables.ordered.signals)
+    signals = window.plan.ordered.columns
     found: dict[Group, list[SignalEntry]] = {}
-    for detector, verdicts, measures in (
-        ("adwin", judged.adwin, ("mean", "spread")),
-        ("page_hinkley", judged.page_hinkley, ("mean",)),
-    ):
-        for row in np.flatnonzero(verdicts.level == Level.DRIFT).tolist():
-            measure, series = divmod(row, len(tables.segments) * signals)
-            segment, place = divmod(series, signals)
-            signal = int(tables.ordered.signals[place])
-            entry = _detection(window, segment, signal, detector, measures[measure], verdicts, row)
-            found.setdefault((segment, window.plan.where[signal].kind), []).append(entry)
+    for asked in window.judged.asked:
+        for row in np.flatnonzero(asked.verdicts.level == Level.DRIFT).tolist():
+            measure, series = divmod(row, len(window.tables.segments) * len(signals))
+            segment, place = divmod(series, len(signals))
+            signal = int(signals[place])
+            entry = _detection(window, segment, signal, asked, asked.measures[measure], row)
+            found.setdefault((segment, window.plan.columns[signal].kind), []).append(entry)
     return {group: tuple(entries) for group, entries in found.items()}
 
 
 def _detection(  # noqa: PLR0913 - private, all an alert is made of
-    window: Closed, segment: int, signal: int, detector: str, measure: str, verdicts: Verdicts, row: int
+    window: Closed, segment: int, signal: int, asked: Asked, measure: str, row: int
 ) -> SignalEntry:
-    changes, where = verdicts.changes, window.plan.where[signal]
+    verdicts, where = asked.verdicts, window.plan.columns[signal]
+    changes = verdicts.changes
     rise = 0.0 if changes is None else float(changes.after[row] - changes.before[row])
     return evidence.entry(
         window.tables.layout.names[signal],
         measure,
-        detector,
+        asked.detector,
         "drift",
         statistic=float(verdicts.statistic[row]),
         threshold=float(verdicts.threshold[row]),
@@ -359,7 +305,7 @@ def _after(  # noqa: PLR0913 - private, all an alert is made of
     """What a signal is since a change point: exact moments, quantiles of the coarse bins."""
     tables = window.tables
     found = tables.reference.signals[tables.layout.names[signal]]
-    numeric = window.plan.where[signal].numeric
+    numeric = window.plan.columns[signal].numeric
     if numeric is None:
         return _shares(found, counts, coarse.names(found))
     n, moments = watching.moments_since(window.plan, watch, segment, signal, from_ms)
@@ -377,101 +323,11 @@ def _shares(found: SignalReference, counts: Ints, names: list[str]) -> Descripti
 
 def _now(window: Closed, segment: int, signal: int) -> Description:
     """What a numeric signal is in this window alone."""
-    numeric = window.plan.where[signal].numeric
+    numeric = window.plan.columns[signal].numeric
     if numeric is None:
         return Description()
     mean, std, p05, p50, p95 = window.shown.numbers[segment, numeric].tolist()
     return evidence.describe(mean=mean, std=std, p05=p05, p50=p50, p95=p95)
-
-
-def _reading(
-    window: Closed, segment: int, signal: int, times: tuple[str, str], alert_ids: Mapping[Group, str]
-) -> Reading:
-    tables, where, shown = window.tables, window.plan.where[signal], window.shown
-    name = tables.layout.names[signal]
-    found = tables.reference.signals[name]
-    family = (tables.ordered, tables.unordered)[where.family]
-    counts = shown.counts[where.family][segment, where.place, : int(family.bins[where.place])]
-    n = int(counts.sum())
-    at, sizes = segment * len(family.signals) + where.place, shown.effects[where.family]
-    hits = shown.hits[segment, signal]
-    numbers = [None] * 5 if where.numeric is None else shown.numbers[segment, where.numeric].tolist()
-    mean, std, p05, p50, p95 = (significant(value, _RAW_DIGITS) for value in numbers)
-    special = hits[[2, 0, 1]] if found.type == "categorical" else hits[:2]
-    verdicts = _verdicts(window, segment, signal, n)
-    return Reading(
-        model_id=window.model_id,
-        model_version=window.model_version,
-        segment=tables.segments[segment],
-        signal=name,
-        type=found.type,
-        window_start=times[0],
-        window_end=times[1],
-        n=n,
-        n_missing=int(hits[0]),
-        n_invalid=int(hits[1]),
-        n_unseen=int(hits[2]) if found.type == "categorical" else None,
-        n_late=int(window.profile.late[segment]),
-        mean=mean,
-        std=std,
-        p05=p05,
-        p50=p50,
-        p95=p95,
-        reference_id=tables.reference.reference_id,
-        reference_slot="all",
-        reference_mean=significant(found.mean, _RAW_DIGITS) if segment == 0 else None,
-        psi=significant(float(sizes.psi[at])) if n else None,
-        jensen_shannon=significant(float(sizes.jensen_shannon[at])) if n else None,
-        wasserstein=significant(float(sizes.wasserstein[at])) if n else None,
-        counts=[*counts.tolist(), *special.tolist()],
-        metrics=None,
-        level=max((verdict.level for verdict in verdicts), key=_LEVEL_ORDER.index),
-        alert_id=alert_ids.get((segment, where.kind)),
-        verdicts=verdicts,
-    )
-
-
-_LEVEL_ORDER: Final = tuple(LEVELS[level] for level in sorted(LEVELS))
-
-
-_TESTS: Final = (("mean", "adwin"), ("spread", "adwin"), ("mean", "page_hinkley"))
-"""Measures and detectors of ordered signals beside their distribution."""
-
-
-def _verdicts(window: Closed, segment: int, signal: int, n: int) -> list[Verdict]:
-    tables, judged, where = window.tables, window.judged, window.plan.where[signal]
-    ordered = where.family == ORDERED
-    if judged is None:
-        tests, why = [("distribution", "histogram"), *(_TESTS if ordered else ())], REASONS[Reason.REFERENCE_CHANGED]
-        return [Verdict(measure, detector, "not_ready", None, None, None, n, why) for measure, detector in tests]
-    statistic = significant(float(judged.statistic[segment, signal]))
-    level, why = LEVELS[int(judged.level[segment, signal])], REASONS[int(judged.reason[segment, signal])]
-    threshold = significant(float(judged.threshold[segment, signal]))
-    found = [Verdict("distribution", "histogram", level, statistic, threshold, statistic, n, why)]
-    if not ordered:
-        return found
-    series = len(tables.segments) * len(tables.ordered.signals)
-    row = segment * len(tables.ordered.signals) + where.place
-    columns = ((judged.adwin, row), (judged.adwin, series + row), (judged.page_hinkley, row))
-    return found + [_test_verdict(*test, *column, n) for test, column in zip(_TESTS, columns, strict=True)]
-
-
-def _test_verdict(measure: str, detector: str, verdicts: Verdicts, row: int, n: int) -> Verdict:
-    return Verdict(
-        measure,
-        detector,
-        LEVELS[int(verdicts.level[row])],
-        significant(float(verdicts.statistic[row])),
-        significant(float(verdicts.threshold[row])),
-        None,
-        n,
-        REASONS[int(verdicts.reason[row])],
-    )
-
-
-def _effects(counts: Ints, p: Floats, bins: Ints, *, ordered: bool) -> effects.Effects:
-    """Effect sizes of R series: counts and reference laws [R, B], bins in use [R]."""
-    return effects.effects(effects.smoothed(counts, bins), p, np.full(len(p), ordered))
 
 
 def _bin_names(tables: Tables, signal: int) -> list[str]:

@@ -1,0 +1,277 @@
+"""A family of series behind the same few functions: distributions are judged by `histogram`, rates by `mean`.
+
+A family has N series per segment, G * N in all, segments outside. What a window shows of them stands in rows: counts of
+coarse bins for a distribution, events and hits for a rate. A *law* is what is normal for all of them; in an episode the
+law of a series is the one it has moved to (`statistics.md` 10.3). Nothing here remembers: states go in and come out.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from msgspec import Struct
+
+from stream.detectors import Bools, Codes, Floats, Ints, Sums, Verdicts, episode, histogram, locate, mean
+from stream.profiles import reference
+
+L = TypeVar("L", histogram.Law, mean.Law)
+
+
+class Seen(Struct, frozen=True, eq=False):
+    """One closed window of a family."""
+
+    start_ms: int
+    counts: Ints
+    """[R, B] coarse counts, or [R, 2] events and hits."""
+    phi: Floats
+    """[R] overdispersion at this number of events."""
+
+
+class Series(Struct, frozen=True, eq=False):
+    """What both kinds have: R = G * N series."""
+
+    columns: Ints
+    """[N] index among the columns of the plan."""
+    phi: Floats
+    """[R] of the reference, at least 1; the rest likewise [R]"""
+    n_bar: Floats
+    rows: Floats
+    """m: rows of the reference behind the law"""
+    ln_threshold: Floats
+    reason: Codes
+    enabled: bool
+    """Whether its detector is."""
+
+    def spread(self, matrix: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, Any]:
+        """From [G, columns] to [R]."""
+        return matrix[:, self.columns].reshape(-1)
+
+    def of(self, segment: int, columns: Ints) -> Ints:
+        """Indices of some columns of one segment among the series, those of other families left out."""
+        return segment * len(self.columns) + np.flatnonzero(np.isin(self.columns, columns))
+
+
+class Distributions(Series, frozen=True, eq=False):
+    """Distributions of signals over coarse bins."""
+
+    law: histogram.Law
+    z: Floats | None
+    """[R, B] normal scores of ordered bins; None where bins have no order."""
+    settings: histogram.Settings
+    tolerance: float
+
+    def at_rest(self, law: histogram.Law) -> histogram.State:
+        """Detectors that have seen nothing."""
+        return histogram.start(law.p.shape[0], law.p.shape[1], len(law.weights))
+
+    def seen(self, start_ms: int, counts: Ints) -> Seen:
+        """A window, with the overdispersion it must be judged by."""
+        return Seen(start_ms, counts, reference.overdispersion(self.phi, counts.sum(1), self.n_bar))
+
+    def updated(
+        self, state: histogram.State, law: histogram.Law, seen: Seen, reason: Codes
+    ) -> tuple[histogram.State, Verdicts]:
+        """One window further; series with a reason keep their state."""
+        window = histogram.Window(seen.counts, law, seen.phi, self.ln_threshold, reason)
+        return histogram.update(state, self.settings, window)
+
+    def ln_evidence(self, state: histogram.State) -> Floats:
+        """[R] ln M."""
+        return histogram.ln_evidence(state)
+
+    def reset(self, state: histogram.State, chosen: Bools) -> histogram.State:
+        """The chosen series begin from nothing."""
+        return histogram.reset(state, chosen)
+
+    def open_law(self, chosen: Ints, since: Mapping[int, Ints]) -> histogram.Law:
+        """The laws of the chosen series in an episode; those in `since` have moved, with these counts [B] since then.
+
+        The others keep the law of the reference.
+        """
+        home, epsilon = self.law.p[chosen], self.law.epsilon[chosen]
+        p = home.copy()
+        for row, index in enumerate(chosen.tolist()):
+            if index in since:
+                own, counts = slice(row, row + 1), since[index][None]
+                p[own] = episode.new_law(counts, home[own])
+                known = counts.sum(1) / self.phi[index]
+                epsilon[own] = episode.radius(p[own], home[own], known, self.tolerance)
+        return histogram.law(p, epsilon, z=None if self.z is None else self.z[chosen], home=home)
+
+    def with_rows(self, law: histogram.Law, chosen: Ints, own: histogram.Law) -> histogram.Law:
+        """A law in which the chosen series have another one."""
+        return _with_rows(law, chosen, own, shared=("weights",))
+
+    def shares(self, law: histogram.Law, index: int) -> Floats:
+        """[B] probabilities of the bins of one series."""
+        return np.asarray(law.p[index])
+
+    def change_point(  # noqa: PLR0913 - a question with all it depends on
+        self, history: locate.History, index: int, law: histogram.Law, *, rows: float, from_ms: int, end_ms: int
+    ) -> locate.ChangePoint | None:
+        """Since when a series has left a law that is known from `rows` events."""
+        phi = float(self.phi[index])
+        return locate.change_point(history, index, law.p[index], rows=rows, phi=phi, from_ms=from_ms, end_ms=end_ms)
+
+    def is_back(self, index: int, counts: Ints, law: histogram.Law) -> bool:
+        """Whether counts [B] follow the law of the reference again, and more likely it than that of the episode."""
+        own, p = slice(index, index + 1), self.law.p[index]
+        ratio = np.divide(p, law.p[index], out=np.ones_like(p), where=p > 0)
+        near = episode.returned(counts[None], self.law.p[own], self.law.epsilon[own], self.phi[own])
+        return bool(near[0]) and float((counts * np.log(ratio)).sum()) >= 0
+
+    def score(self, index: int, counts: Ints) -> tuple[Floats, Floats, float]:
+        """The score whose mean moved most, the law it is compared with, and its standard deviation under that law.
+
+        Of ordered bins u or v, else which categories became more.
+        """
+        p = self.law.p[index]
+        if self.z is None:
+            scores = np.asarray(counts > p * counts.sum(), dtype=np.float64)[None]
+        else:
+            u = reference.mid_cdf(p)
+            scores = np.stack([u, np.abs(2 * u - 1)])
+        means = (scores * p).sum(-1)
+        sds = np.sqrt(np.maximum((scores**2 * p).sum(-1) - means**2, 0.0))
+        shifts = np.abs((scores * counts).sum(-1) / max(int(counts.sum()), 1) - means)
+        best = int(np.argmax(np.divide(shifts, sds, out=np.zeros_like(shifts), where=sds > 0)))
+        return np.asarray(scores[best], dtype=np.float64), p, float(sds[best])
+
+    def radius(self, index: int, counts: Ints, law: histogram.Law) -> float:
+        """How far apart in total variation two laws may seem that are one: that of these counts, and an earlier one."""
+        error = reference.epsilon_ref(law.p[index : index + 1], np.array([counts.sum() / self.phi[index]]))
+        return float(self.law.epsilon[index] + error[0])
+
+
+class Rates(Series, frozen=True, eq=False):
+    """Rates of 0/1 signals: values that are missing, invalid or unseen, rows that are invalid or unusual."""
+
+    law: mean.Law
+    margins: Floats
+    """[R] how far a mean may lie from that of the reference."""
+    settings: mean.Settings
+
+    def at_rest(self, law: mean.Law) -> mean.State:
+        """Detectors that have seen nothing."""
+        return mean.start(len(law.mean))
+
+    def seen(self, start_ms: int, counts: Ints) -> Seen:
+        """A window, with the overdispersion it must be judged by."""
+        return Seen(start_ms, counts, reference.overdispersion(self.phi, counts[:, 0].astype(np.float64), self.n_bar))
+
+    def updated(self, state: mean.State, law: mean.Law, seen: Seen, reason: Codes) -> tuple[mean.State, Verdicts]:
+        """One window further; series with a reason keep their state."""
+        n, s = seen.counts.T.astype(np.float64)
+        sums = Sums(
+            start_ms=seen.start_ms,
+            n=n,
+            s=s,
+            m2=s - np.divide(s * s, n, out=np.zeros_like(s), where=n > 0),
+            phi=seen.phi,
+            ln_threshold=self.ln_threshold,
+            reason=reason,
+            testing=np.ones(len(n), np.bool_),
+        )
+        return mean.update(state, self.settings, mean.Window(sums, law))
+
+    def ln_evidence(self, state: mean.State) -> Floats:
+        """[R] ln M."""
+        return mean.ln_evidence(state)
+
+    def reset(self, state: mean.State, chosen: Bools) -> mean.State:
+        """The chosen series begin from nothing."""
+        return mean.reset(state, chosen)
+
+    def open_law(self, chosen: Ints, since: Mapping[int, Ints]) -> mean.Law:
+        """The laws of the chosen series in an episode; those in `since` have moved, with these events and hits.
+
+        The others keep the law of the reference, and so does a rate that lies within its margin around it.
+        """
+        means, margins = self.law.mean[chosen], self.margins[chosen]
+        for row, index in enumerate(chosen.tolist()):
+            if index in since:
+                own, (n, s) = slice(row, row + 1), since[index]
+                now = (s + means[own]) / (n + 1)
+                if np.abs(now - means[own])[0] > margins[row]:
+                    rows, tolerance = np.array([n / self.phi[index]]), self.settings.tolerance
+                    margins[own] = episode.mean_radius(now, means[own], _sd(now), rows, tolerance)
+                    means[own] = now
+        return mean.law(means, margins, np.ones(len(chosen), np.bool_))
+
+    def with_rows(self, law: mean.Law, chosen: Ints, own: mean.Law) -> mean.Law:
+        """A law in which the chosen series have another one."""
+        return _with_rows(law, chosen, own)
+
+    def shares(self, law: mean.Law, index: int) -> Floats:
+        """[2] of misses and of hits of one series."""
+        return np.array([1 - law.mean[index], law.mean[index]])
+
+    def change_point(  # noqa: PLR0913 - a question with all it depends on
+        self, history: locate.History, index: int, law: mean.Law, *, rows: float, from_ms: int, end_ms: int
+    ) -> locate.ChangePoint | None:
+        """Since when a series has left a mean that is known from `rows` events.
+
+        The place does not depend on the deviation, its interval does: a rate that has risen from nothing spreads by
+        what it is now.
+        """
+        own, phi = law.mean[index : index + 1], float(self.phi[index])
+
+        def located(sd: Floats) -> locate.ChangePoint | None:
+            return locate.mean_change_point(
+                history, index, float(own[0]), float(sd[0]), rows=rows, phi=phi, from_ms=from_ms, end_ms=end_ms
+            )
+
+        found = located(_sd(own))
+        if found is None:
+            return None
+        return located(_widest(own, locate.since(history, index, found.at_ms)))
+
+    def is_back(self, index: int, counts: Ints, law: mean.Law) -> bool:
+        """Whether events and hits follow the mean of the reference again, and more likely it than that now normal."""
+        own, (n, s) = slice(index, index + 1), counts.tolist()
+        home = self.law.mean[own]
+        near = episode.mean_returned(
+            np.array([s / max(n, 1)]),
+            home,
+            _sd(home),
+            rows=n / self.phi[own],
+            reference_rows=self.rows[own] / self.phi[own],
+            tolerance=self.settings.tolerance,
+        )
+        ratio = np.log(self.shares(self.law, index)) - np.log(self.shares(law, index))
+        return bool(near[0]) and float((np.array([n - s, s]) * ratio).sum()) >= 0
+
+    def score(self, index: int, counts: Ints) -> tuple[Floats, Floats, float]:
+        """The value itself, its mean in the reference, and its standard deviation there or now, the larger one."""
+        own = self.law.mean[index : index + 1]
+        return np.ones(1), own, float(_widest(own, counts)[0])
+
+    def radius(self, index: int, counts: Ints, law: mean.Law) -> float:
+        """How far apart two means may seem that are one: that of these counts, and an earlier one."""
+        error = reference.epsilon_ref(self.shares(law, index)[None], np.array([counts[0] / self.phi[index]]))
+        return float(self.margins[index] + error[0])
+
+
+Family: TypeAlias = Distributions | Rates
+
+
+def _with_rows(law: L, chosen: Ints, own: L, shared: tuple[str, ...] = ()) -> L:
+    """`own` in the rows of the chosen series; what is shared by all series stays."""
+    arrays = {}
+    for name in law.__struct_fields__:
+        whole = getattr(law, name)
+        if name not in shared:
+            whole = whole.copy()
+            whole[chosen] = getattr(own, name)
+        arrays[name] = whole
+    return type(law)(**arrays)
+
+
+def _sd(means: Floats) -> Floats:
+    return np.asarray(np.sqrt(means * (1 - means)))
+
+
+def _widest(means: Floats, counts: Ints) -> Floats:
+    """The larger standard deviation of 0/1 values: of this mean, or of these events and hits."""
+    n, hits = counts.tolist()
+    return np.maximum(_sd(means), _sd((hits + means) / (n + 1)))
