@@ -131,6 +131,11 @@ def test_what_the_project_promises_can_be_read_and_every_chapter_has_rows() -> N
     assert all(one.missing or one.expect != Expect() for one in every)
 
 
+def test_the_page_in_the_documents_shows_every_row() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "detection.md").read_text(encoding="utf-8")
+    assert [one.title for one in scenario.built_in() if one.title not in text] == []
+
+
 def test_a_row_that_fails_and_one_that_is_missing_are_shown() -> None:
     failing = measure(
         Scenario("hopeless", stream="normal(0,1)x500, normal(0.1,1)x500", repetitions=2, expect=Expect(recall=1.0)),

@@ -42,7 +42,8 @@ CHAPTERS: Final[dict[Chapter, tuple[str, str]]] = {
         "Beside others",
         (
             "Recall, delay and false alarms belong together: who always alarms has perfect recall and no delay. "
-            "River's detectors run with their published defaults on every value of one signal."
+            "River's detectors run with their published defaults on every value of one signal; our own ADWIN and "
+            "Page-Hinkley rest while an alert is open."
         ),
     ),
 }
