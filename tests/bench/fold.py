@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from makings import a_reference
 from scipy.stats import norm
 
 from stream.profiles import summaries
@@ -54,24 +55,14 @@ def reference(rng: np.random.Generator) -> Reference:
     z = np.clip(rng.normal(size=(NUMERIC, 8192)) * 1024, -2500, 2500).round()
     factor = np.tril(rng.normal(size=(NUMERIC, NUMERIC)) * 2048 + 4096 * np.eye(NUMERIC)).round()
     signals[extract.DISTANCE] = numeric(extract.distances(z, np.zeros(NUMERIC), factor))
-    return Reference(
-        reference_id="0" * 16,
+    return a_reference(
+        signals,
         model_id="bench",
-        model_version="1",
-        scope="inputs",
-        origin="built",
-        complete=True,
-        inherited_from=None,
         n_rows=12_000,
-        data_from="2026-01-01T00:00:00.000Z",
-        data_to="2026-02-01T00:00:00.000Z",
-        effective_from="2026-02-01T00:00:00.000Z",
         segments={"country": COUNTRIES},
         window_size_ms=SIZE_MS,
         window_rows=5_000.0,
-        signals=signals,
         row=RowReference(names=names, mean=[0] * NUMERIC, factor=factor.astype(int).tolist()),
-        slots=None,
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makings import a_reference
 from msgspec.structs import replace
 from scipy.stats import norm
 
@@ -12,7 +13,7 @@ from stream.profiles.overdispersion import BLOCKS_MIN, LENGTHS, SHARE_MIN
 from stream.profiles.reference import Tables, compile_tables
 from stream.profiles.summaries import Dense
 from stream.wire import codec
-from stream.wire.internal import Reference, SignalReference
+from stream.wire.internal import SignalReference
 
 BINS = 16
 EDGES = norm.ppf(np.arange(1, BINS) / BINS)
@@ -26,24 +27,13 @@ def tables_of(categories: int = 3, segments: dict[str, list[str]] | None = None)
         ),
     }
     return compile_tables(
-        Reference(
-            reference_id="",
-            model_id="m",
-            model_version="1",
-            scope="inputs",
-            origin="built",
+        a_reference(
+            signals,
             complete=False,
-            inherited_from=None,
             n_rows=160,
-            data_from="",
-            data_to="",
             effective_from="1970-01-01T00:00:00.000Z",
             segments=segments or {},
             window_size_ms=1,
-            window_rows=None,
-            signals=signals,
-            row=None,
-            slots=None,
         )
     )
 

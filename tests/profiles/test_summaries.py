@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makings import a_reference
 from msgspec import Struct
 from msgspec.structs import astuple, replace
 
@@ -18,7 +19,6 @@ from stream.wire import codec
 from stream.wire.internal import (
     OutlyingRow,
     Partial,
-    Reference,
     Sample,
     SampledRow,
     SignalReference,
@@ -43,27 +43,7 @@ def layout(declared: dict[str, list[str]]) -> extract.Layout:
         for index, (centre, scale) in enumerate(zip(CENTRES, SCALES, strict=True))
     }
     signals["prediction:label"] = SignalReference(type="categorical", counts=[5, 5], categories=["0", "1"])
-    return extract.compile_layout(
-        Reference(
-            reference_id="0123456789abcdef",
-            model_id="credit",
-            model_version="3",
-            scope="inputs",
-            origin="built",
-            complete=True,
-            inherited_from=None,
-            n_rows=15,
-            data_from="2026-01-01T00:00:00.000Z",
-            data_to="2026-02-01T00:00:00.000Z",
-            effective_from="2026-02-01T00:00:00.000Z",
-            segments=declared,
-            window_size_ms=SIZE_MS,
-            window_rows=None,
-            signals=signals,
-            row=None,
-            slots=None,
-        )
-    )
+    return extract.compile_layout(a_reference(signals, n_rows=15, segments=declared, window_size_ms=SIZE_MS))
 
 
 LAYOUTS = [layout({}), layout({"k": ["a", "b"]}), layout({"k": ["a", "b"], "l": ["c"]})]

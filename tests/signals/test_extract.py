@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makings import a_reference, columns
 from msgspec.structs import replace
 
 from stream.signals import extract
@@ -42,49 +43,7 @@ def reference(
     row: RowReference | None = None,
     declared: dict[str, list[str]] | None = None,
 ) -> Reference:
-    return Reference(
-        reference_id="0123456789abcdef",
-        model_id="credit",
-        model_version="3",
-        scope="inputs",
-        origin="built",
-        complete=True,
-        inherited_from=None,
-        n_rows=1000,
-        data_from="2026-01-01T00:00:00.000Z",
-        data_to="2026-02-01T00:00:00.000Z",
-        effective_from="2026-02-01T00:00:00.000Z",
-        segments=declared or {},
-        window_size_ms=60_000,
-        window_rows=None,
-        signals=signals,
-        row=row,
-        slots=None,
-    )
-
-
-def columns(n: int, **given_columns: Any) -> extract.Columns:
-    nowhere = np.zeros(n, dtype=np.bool_)
-    absent = np.full(n, math.nan)
-    numbers = given_columns.get("numeric", np.zeros((n, 0)))
-    defaults: dict[str, Any] = {
-        "numeric": numbers,
-        "numeric_invalid": np.zeros(numbers.shape, dtype=np.bool_),
-        "categorical": [],
-        "boolean": np.zeros((n, 0), dtype=np.int8),
-        "score": absent,
-        "score_invalid": nowhere,
-        "value": absent,
-        "value_invalid": nowhere,
-        "latency": absent,
-        "latency_invalid": nowhere,
-        "label": [None] * n,
-        "tags": [{}] * n,
-        "prediction_ids": [f"p-{row}" for row in range(n)],
-        "time_ms": np.arange(n, dtype=np.int64),
-        "offsets": np.arange(n, dtype=np.int64),
-    }
-    return extract.Columns(**defaults | given_columns)
+    return a_reference(signals, row=row, segments=declared or {})
 
 
 def part(whole: extract.Columns, rows: slice) -> extract.Columns:

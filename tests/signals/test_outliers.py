@@ -2,6 +2,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import makings
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,52 +19,16 @@ LIMITS = [10.0 + step for step in range(21)]
 
 
 def reference(signals: dict[str, SignalReference], window_rows: float | None = None) -> Reference:
-    return Reference(
-        reference_id="0123456789abcdef",
-        model_id="credit",
-        model_version="3",
-        scope="inputs",
-        origin="built",
-        complete=True,
-        inherited_from=None,
-        n_rows=1000,
-        data_from="2026-01-01T00:00:00.000Z",
-        data_to="2026-02-01T00:00:00.000Z",
-        effective_from="2026-02-01T00:00:00.000Z",
-        segments={},
-        window_size_ms=60_000,
-        window_rows=window_rows,
-        signals=signals,
-        row=None,
-        slots=None,
-    )
+    return makings.a_reference(signals, window_rows=window_rows)
 
 
 def numeric(low: list[float] | None = None, high: list[float] | None = None) -> SignalReference:
     return SignalReference(type="numeric", counts=[10, 10], edges=[0.0], low=low, high=high)
 
 
-def columns(n: int, **given_columns: Any) -> extract.Columns:
-    nowhere, absent = np.zeros(n, dtype=np.bool_), np.full(n, math.nan)
-    numbers = given_columns.get("numeric", np.zeros((n, 0)))
-    defaults: dict[str, Any] = {
-        "numeric": numbers,
-        "numeric_invalid": np.zeros(numbers.shape, dtype=np.bool_),
-        "categorical": [],
-        "boolean": np.zeros((n, 0), dtype=np.int8),
-        "score": absent,
-        "score_invalid": nowhere,
-        "value": absent,
-        "value_invalid": nowhere,
-        "latency": absent,
-        "latency_invalid": nowhere,
-        "label": [None] * n,
-        "tags": [{}] * n,
-        "prediction_ids": [f"p-{row}" for row in range(n)],
-        "time_ms": np.arange(n, dtype=np.int64) * 1000,
-        "offsets": np.arange(n, dtype=np.int64) + 500,
-    }
-    return extract.Columns(**defaults | given_columns)
+def columns(n: int, **fields: Any) -> extract.Columns:
+    rows = np.arange(n, dtype=np.int64)
+    return makings.columns(n, **{"time_ms": rows * 1000, "offsets": rows + 500} | fields)
 
 
 def judged(own: Reference, given_columns: extract.Columns) -> tuple[extract.Layout, extract.Rows, outliers.Judged]:

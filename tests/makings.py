@@ -1,0 +1,57 @@
+"""What tests of single rooms start from: a reference and columns of events, with all that does not matter filled in."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from stream.signals import extract
+from stream.wire.internal import Reference, SignalReference
+
+
+def a_reference(signals: Mapping[str, SignalReference], **fields: Any) -> Reference:
+    """A complete reference of these signals; `fields` replace the rest."""
+    defaults: dict[str, Any] = {
+        "reference_id": "0123456789abcdef",
+        "model_id": "credit",
+        "model_version": "3",
+        "scope": "inputs",
+        "origin": "built",
+        "complete": True,
+        "inherited_from": None,
+        "n_rows": 1000,
+        "data_from": "2026-01-01T00:00:00.000Z",
+        "data_to": "2026-02-01T00:00:00.000Z",
+        "effective_from": "2026-02-01T00:00:00.000Z",
+        "segments": {},
+        "window_size_ms": 60_000,
+        "window_rows": None,
+        "row": None,
+        "slots": None,
+    }
+    return Reference(**defaults | fields, signals=dict(signals))
+
+
+def columns(n: int, **given: Any) -> extract.Columns:
+    """n events without any value but those given."""
+    nowhere, absent = np.zeros(n, dtype=np.bool_), np.full(n, math.nan)
+    numbers = given.get("numeric", np.zeros((n, 0)))
+    defaults: dict[str, Any] = {
+        "numeric": numbers,
+        "numeric_invalid": np.zeros(numbers.shape, dtype=np.bool_),
+        "categorical": [],
+        "boolean": np.zeros((n, 0), dtype=np.int8),
+        "score": absent,
+        "score_invalid": nowhere,
+        "value": absent,
+        "value_invalid": nowhere,
+        "latency": absent,
+        "latency_invalid": nowhere,
+        "label": [None] * n,
+        "tags": [{}] * n,
+        "prediction_ids": [f"p-{row}" for row in range(n)],
+        "time_ms": np.arange(n, dtype=np.int64),
+        "offsets": np.arange(n, dtype=np.int64),
+    }
+    return extract.Columns(**defaults | given)
