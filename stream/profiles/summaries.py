@@ -166,7 +166,7 @@ def merge(partials: Sequence[Partial], worst_max: int | None = None) -> Partial:
         segments=segments,
         **{name: getattr(sums, name) for name in sums.__struct_fields__},
         first_column=start,
-        spans=_joined(span for partial in partials for span in partial.spans),
+        spans=joined(span for partial in partials for span in partial.spans),
         worst=sorted((row for partial in partials for row in partial.worst), key=rank)[:worst_max],
         unknown=_summed(name for partial in partials for name in partial.unknown),
     )
@@ -247,7 +247,7 @@ def merge_samples(samples: Sequence[Sample], k: int = SAMPLE_ROWS) -> Sample:
         window_start_ms=min(one.window_start_ms for one in samples),
         rows=sum(one.rows for one in samples),
         late=sum(one.late for one in samples),
-        spans=_joined(span for one in samples for span in one.spans),
+        spans=joined(span for one in samples for span in one.spans),
         sample=_bottom((row for one in samples for row in one.sample), k),
     )
 
@@ -423,14 +423,14 @@ def _identity(partial: Partial) -> tuple[str, str, str, int]:
     return partial.model_id, partial.model_version, partial.reference_id, partial.window_start_ms
 
 
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    """One span per source partition, sorted."""
-    joined: dict[tuple[str, int], Span] = {}
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """One span per source partition, from its smallest to its largest offset, sorted."""
+    found: dict[tuple[str, int], Span] = {}
     for span in spans:
-        other = joined.get((span.topic, span.partition), span)
+        other = found.get((span.topic, span.partition), span)
         first, last = min(span.first_offset, other.first_offset), max(span.last_offset, other.last_offset)
-        joined[span.topic, span.partition] = Span(span.topic, span.partition, first, last)
-    return sorted(joined.values())
+        found[span.topic, span.partition] = Span(span.topic, span.partition, first, last)
+    return sorted(found.values())
 
 
 def _summed(names: Iterable[UnknownFeature]) -> list[UnknownFeature]:

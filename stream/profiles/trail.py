@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from stream.profiles.summaries import joined
 from stream.wire.internal import Span
 
 ENTRIES_PER_SIZE: Final = 8
@@ -43,23 +44,13 @@ def append(trail: Trail, start_ms: int, spans: Iterable[Span]) -> Trail:
             del entries[first]
         else:
             old, new = entries[first : first + 2]
-            entries[first : first + 2] = [Entry(old.start_ms, 2 * size, joined([*old.spans, *new.spans]))]
+            entries[first : first + 2] = [Entry(old.start_ms, 2 * size, tuple(joined([*old.spans, *new.spans])))]
     return Trail(tuple(entries))
 
 
-def since(trail: Trail, start_ms: int) -> tuple[Span, ...]:
+def since(trail: Trail, start_ms: int) -> list[Span]:
     """The offsets of all windows from `start_ms` on, a span per partition; an entry that straddles it counts whole."""
     entries = trail.entries
     later = [index for index, entry in enumerate(entries) if entry.start_ms > start_ms]
     first = max(0, (later[0] if later else len(entries)) - 1)
     return joined(span for entry in entries[first:] for span in entry.spans)
-
-
-def joined(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """One span per source partition, from its smallest to its largest offset, sorted."""
-    found: dict[tuple[str, int], Span] = {}
-    for span in spans:
-        other = found.get((span.topic, span.partition), span)
-        first, last = min(span.first_offset, other.first_offset), max(span.last_offset, other.last_offset)
-        found[span.topic, span.partition] = Span(span.topic, span.partition, first, last)
-    return tuple(sorted(found.values()))

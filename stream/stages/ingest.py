@@ -230,15 +230,15 @@ def _by_reference(references: References, group: Group, windows_ms: Ints) -> lis
     """The rows of each reference: event time decides which one was in force when their window began."""
     starts = np.unique(windows_ms).tolist()
     found = {start: references.at(group.model_id, group.model_version, start) for start in starts}
-    if len(set(map(id_of, found.values()))) == 1:
+    if len(set(map(_id_of, found.values()))) == 1:
         return [(found[starts[0]], np.arange(len(windows_ms), dtype=np.int64))]
     by_id: dict[str, list[int]] = {}
     for window_ms in starts:
-        by_id.setdefault(id_of(found[window_ms]), []).append(window_ms)
+        by_id.setdefault(_id_of(found[window_ms]), []).append(window_ms)
     return [(found[own[0]], np.flatnonzero(np.isin(windows_ms, own))) for own in by_id.values()]
 
 
-def id_of(tables: Tables | None) -> str:
+def _id_of(tables: Tables | None) -> str:
     """The reference id, empty for none."""
     return "" if tables is None else tables.reference.reference_id
 
