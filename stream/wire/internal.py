@@ -1,16 +1,19 @@
-"""What the stages tell each other: partial profiles, samples, watermarks and references.
+"""What the stages tell each other: partial profiles, samples, pair blocks, outcomes, watermarks and references.
 
 The layout of every array follows from one `Reference`: its segments in the order `segment_names` gives, its signals
 in the order of the reference, their bins side by side. Two partial profiles with the same reference therefore merge by
 adding arrays.
 """
 
+from enum import IntEnum
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from msgspec import Struct, field
 
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Bools: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 SignalType: TypeAlias = Literal["numeric", "categorical", "boolean"]
 Origin: TypeAlias = Literal["built", "learned", "inherited"]
 
@@ -18,7 +21,9 @@ Origin: TypeAlias = Literal["built", "learned", "inherited"]
 PARTIAL: Final = "partial/1"
 SAMPLE: Final = "sample/1"
 WATERMARKS: Final = "watermarks/1"
-"""What a frame on drift.profiles says it is, in its head and in the header `drift-format`."""
+HALVES: Final = "halves/1"
+OUTCOMES: Final = "outcomes/1"
+"""What a frame on drift.profiles or drift.pairs says it is, in its head and in the header `drift-format`."""
 
 
 END_OF_TIME_MS: Final = 2**62
@@ -106,6 +111,54 @@ class Sample(Struct, frozen=True):
     late: int
     spans: list[Span]
     sample: list[SampledRow]
+
+
+class ScoreOf(IntEnum):
+    """Whose probability a score is."""
+
+    NOTHING = 0
+    POSITIVE = 1
+    """Of the positive label: a binary answer."""
+    PREDICTED = 2
+    """Of the label the model chose: one of several classes."""
+
+
+class Halves(Struct, frozen=True):
+    """A pair block: n halves of pairs, predictions or labels of one model, read from one source partition in its order.
+
+    Columns that say nothing of a row hold -1, or NaN. Indices point into the lists beside them.
+    """
+
+    model_id: str
+    topic: str
+    partition: int
+    """Of the source, such as predictions."""
+    offsets: Ints
+    """[n] in the source, rising."""
+    keys: Ints
+    """[n] 64-bit hash of the model and prediction id, its bits read as a signed integer."""
+    labels: Bools
+    """[n] True for a label, False for a prediction."""
+    times_ms: Ints
+    """[n] event time, or that of the partition's watermark where the event came late."""
+    own_times_ms: Ints
+    """[n] event time in any case: for delays alone."""
+    versions: list[str]
+    version: Ints
+    """[n] model version; -1 in a label that counts for every version that answered."""
+    classes: list[str]
+    label: Ints
+    """[n] predicted or actual class."""
+    scores: Floats
+    """[n] probability, of whom `score_of` says; predictions alone."""
+    score_of: Ints
+    """[n] `ScoreOf`"""
+    values: Floats
+    """[n] regression output, or the true value."""
+    segments: list[list[str]]
+    """Names of segments beside `all`, as the reference of the prediction has them."""
+    segment: Ints
+    """[n] index into `segments`; labels -1."""
 
 
 class SourceMark(Struct, frozen=True):
