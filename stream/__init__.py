@@ -111,7 +111,9 @@ stream/
 │   └── trail.py        where the recent windows stand in the input
 ├── signals/       2  what we measure          events → signals
 │   ├── extract.py      columns of events and a reference → one bin per signal and row
-│   └── outliers.py     one score per record
+│   ├── outliers.py     one score per record
+│   ├── halves.py       predictions and labels as halves of pairs
+│   └── outcomes.py     pairs: what a prediction and its label measure
 └── wire/          1  what crosses Kafka       bytes ↔ structs
     ├── record.py       the two ends of every topic
     ├── inbound.py      what others send, as columns of events

@@ -172,7 +172,15 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _no_topic_has_two_roles(self) -> "Config":
-        outputs: tuple[Role, ...] = ("dead_letters", "profiles", "references", "snapshots", "alerts", "windows")
+        outputs: tuple[Role, ...] = (
+            "dead_letters",
+            "profiles",
+            "pairs",
+            "references",
+            "snapshots",
+            "alerts",
+            "windows",
+        )
         names = [*self.topics.predictions, *self.topics.feedback, *(self.topics.of(role) for role in outputs)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             message = f"topics: {', '.join(map(repr, twice))} has two roles; give each its own topic"

@@ -1,4 +1,4 @@
-"""Ingest: prediction records become partial profiles, samples and dead letters; then it forgets.
+"""Ingest: records become partial profiles, samples, halves of pairs and dead letters; then it forgets.
 
 What survives a transaction is one number per input partition: its watermark. Events wait, decoded but not yet binned,
 until enough have gathered or the transaction ends, so that arrays are long whatever the size of a poll; since merging
@@ -17,14 +17,15 @@ from stream.profiles import cuts, summaries, windows
 from stream.profiles.reference import References, Tables
 from stream.profiles.summaries import Group
 from stream.profiles.windows import Settings as WindowSettings
-from stream.signals import extract, outliers
+from stream.signals import extract, halves, outliers
+from stream.signals.outcomes import ModelSettings
 from stream.signals.outliers import Settings as OutlierSettings
 from stream.wire import codec, inbound
 from stream.wire.adapters.native import Guess
 from stream.wire.dead_letter import dead_letter
 from stream.wire.features import Columns, FeatureDecoder
 from stream.wire.inbound import Events, Limits
-from stream.wire.internal import PARTIAL, SAMPLE, Ints, Partial, Sample, UnknownFeature
+from stream.wire.internal import HALVES, PARTIAL, SAMPLE, Halves, Ints, Partial, Sample, UnknownFeature
 from stream.wire.record import Batch, Headers, Outgoing
 
 Partition: TypeAlias = tuple[str, int]
@@ -46,6 +47,12 @@ class Settings(Struct, frozen=True, eq=False):
     sample_rows: int = summaries.SAMPLE_ROWS
     include_values: bool = False
     """`alerts.include_values`"""
+    feedback: tuple[str, ...] = ()
+    """Topics whose records bring labels. Without any nothing is ever joined, and no halves are made."""
+    sample: float = 1.0
+    """`feedback.sample`"""
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    """Of those that are listed in the configuration."""
 
 
 class Waiting(Struct, frozen=True, eq=False):
@@ -53,6 +60,8 @@ class Waiting(Struct, frozen=True, eq=False):
 
     events: Events
     offsets: Ints
+    times_ms: Ints
+    """[n] event time; of a late one the watermark it met."""
     windows_ms: Ints
     late: Any
     """[n] mask"""
@@ -68,6 +77,7 @@ class State(Struct, frozen=True, eq=False):
     waiting: tuple[Waiting, ...] = ()
     partials: tuple[Partial, ...] = ()
     samples: tuple[Sample, ...] = ()
+    halves: tuple[Halves, ...] = ()
 
 
 class Outputs(Struct, frozen=True):
@@ -137,11 +147,13 @@ def tick(settings: Settings, state: State, time_ms: int) -> State:
 
 
 def flush(
-    settings: Settings, references: References, states: Mapping[Partition, State]
+    settings: Settings, references: References, states: Mapping[Partition, State], pairs_partitions: int = 0
 ) -> tuple[dict[Partition, State], list[Outgoing]]:
     """The end of a transaction: the states with nothing pending, and what was pending as records of all tasks merged.
 
-    `references` must be the view the steps saw. Records come sorted by model, version, window and reference.
+    `references` must be the view the steps saw, `pairs_partitions` counts those of drift.pairs; 0: no halves are sent.
+    Partial profiles and samples come sorted by model, version, window and reference; then halves by model, source and
+    target.
     """
     folded = {place: _folded(settings, references, place, state) for place, state in states.items()}
     partials = _gathered(partial for place in sorted(folded) for partial in folded[place].partials)
@@ -155,7 +167,9 @@ def flush(
         for name in sorted(samples)
         for piece in summaries.split_sample(summaries.merge_samples(samples[name], settings.sample_rows))
     ]
-    return {place: replace(state, partials=(), samples=()) for place, state in folded.items()}, outgoing
+    if pairs_partitions:
+        outgoing += _halves_records([block for state in folded.values() for block in state.halves], pairs_partitions)
+    return {place: replace(state, partials=(), samples=(), halves=()) for place, state in folded.items()}, outgoing
 
 
 def pending(states: Mapping[Partition, State]) -> tuple[int, int]:
@@ -164,7 +178,7 @@ def pending(states: Mapping[Partition, State]) -> tuple[int, int]:
     for state in states.values():
         parts: list[Partial | Sample] = [*state.partials, *state.samples]
         count += len(parts)
-        size += sum(map(_size, parts))
+        size += sum(map(_size, parts)) + sum(map(halves.size_of, state.halves))
         size += sum(len(value) for waiting in state.waiting for value in waiting.events.values)
     return count, size
 
@@ -199,6 +213,7 @@ def _waiting(settings: Settings, batch: Batch, events: Events, lateness: windows
     return Waiting(
         events=events,
         offsets=np.array(batch.offsets, dtype=np.int64)[events.index],
+        times_ms=times_ms,
         windows_ms=windows.start_of(times_ms, settings.windows.size),
         late=lateness.mask,
         headers=[batch.headers[place] for place in places],
@@ -207,13 +222,15 @@ def _waiting(settings: Settings, batch: Batch, events: Events, lateness: windows
 
 def _folded(settings: Settings, references: References, place: Partition, state: State) -> State:
     """The state with its waiting events folded into partial profiles and samples."""
-    partials, samples = list(state.partials), list(state.samples)
+    partials, samples, blocks = list(state.partials), list(state.samples), list(state.halves)
     for waiting in _joined(state.waiting):
         for (model_id, version), picks in inbound.by_model(waiting.events).items():
             group = Group(model_id, version, *place)
             own = _picked(waiting, picks)
             for tables, inside in _by_reference(references, group, own.windows_ms):
                 some = _picked(own, inside)
+                if settings.feedback:
+                    blocks.append(_halves(settings, tables, group, some))
                 if tables is None:
                     samples += _sampled(settings, group, some)
                 else:
@@ -223,6 +240,7 @@ def _folded(settings: Settings, references: References, place: Partition, state:
         waiting=(),
         partials=tuple(summaries.merge(same) for same in _gathered(partials).values()),
         samples=tuple(summaries.merge_samples(same, settings.sample_rows) for same in _gathered(samples).values()),
+        halves=tuple(blocks),
     )
 
 
@@ -275,6 +293,19 @@ def _profiled(settings: Settings, tables: Tables, group: Group, some: Waiting) -
     )
 
 
+def _halves(settings: Settings, tables: Tables | None, group: Group, some: Waiting) -> Halves:
+    model = settings.models.get(group.model_id)
+    found = halves.of_predictions(
+        halves.Source(group.model_id, group.topic, group.partition),
+        group.model_version,
+        some.events,
+        halves.Times(some.offsets, some.times_ms, some.events.time_ms),
+        None if tables is None else tables.layout,
+        None if model is None else model.positive_label,
+    )
+    return halves.sampled(found, settings.sample)
+
+
 def _unknown(reader: Reader, some: Waiting, features: Columns) -> dict[int, list[UnknownFeature]]:
     """Unknown feature names by window. The decoder counts them for all rows; with several windows it looks again."""
     starts = np.unique(some.windows_ms).tolist() if features.unknown else []
@@ -322,6 +353,7 @@ def _picked(waiting: Waiting, picks: Ints) -> Waiting:
     return Waiting(
         events=inbound.pick(waiting.events, picks),
         offsets=waiting.offsets[picks],
+        times_ms=waiting.times_ms[picks],
         windows_ms=waiting.windows_ms[picks],
         late=waiting.late[picks],
         headers=[waiting.headers[place] for place in picks.tolist()],
@@ -336,6 +368,7 @@ def _joined(parts: Sequence[Waiting]) -> list[Waiting]:
         Waiting(
             events=inbound.join([part.events for part in parts]),
             offsets=np.concatenate([part.offsets for part in parts]),
+            times_ms=np.concatenate([part.times_ms for part in parts]),
             windows_ms=np.concatenate([part.windows_ms for part in parts]),
             late=np.concatenate([part.late for part in parts]),
             headers=[headers for part in parts for headers in part.headers],
@@ -360,6 +393,24 @@ def _trace(headers: Headers | None) -> str | None:
 
 def _record(kind: str, piece: Partial | Sample) -> Outgoing:
     return Outgoing("profiles", piece.model_id.encode(), codec.encode(piece, kind), (("drift-format", kind.encode()),))
+
+
+def _halves_records(blocks: Sequence[Halves], partitions: int) -> list[Outgoing]:
+    """Halves of one model and source partition together, a record per target partition; more where it were too long."""
+    found: dict[tuple[str, str, int], list[Halves]] = {}
+    for block in blocks:
+        found.setdefault((block.model_id, block.topic, block.partition), []).append(block)
+    return [
+        Outgoing(
+            "pairs",
+            piece.model_id.encode(),
+            codec.encode(piece, HALVES),
+            (("drift-format", HALVES.encode()),),
+            partition=target,
+        )
+        for name in sorted(found)
+        for target, piece in halves.routed(halves.merge(found[name]), partitions)
+    ]
 
 
 def _size(part: Partial | Sample) -> int:

@@ -7,7 +7,7 @@ import math
 import re
 import struct
 from binascii import crc32
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b, sha256
 from typing import Any, Final, TypeVar, cast, get_args
@@ -29,6 +29,7 @@ __all__ = [
     "encode",
     "encode_reference",
     "hash64",
+    "hashes",
     "kind_of",
     "named",
     "parse_time",
@@ -54,6 +55,7 @@ _DTYPES: Final[dict[int, np.dtype[Any]]] = {code: np.dtype(name) for code, name 
 _CODES: Final = {dtype: code for code, dtype in _DTYPES.items()}
 _NARROW: Final[tuple[np.dtype[Any], ...]] = tuple(np.dtype(name) for name in ("<i1", "<i2", "<i4"))
 _RANK_MAX: Final = 8
+_HASH_BYTES: Final = 8
 
 
 class Malformed(Struct, frozen=True):
@@ -66,7 +68,17 @@ class Malformed(Struct, frozen=True):
 def hash64(value: bytes | str) -> int:
     """The first eight bytes of BLAKE2b as an unsigned integer: the same on every machine, for ever."""
     data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(data, digest_size=_HASH_BYTES).digest(), "big")
+
+
+def hashes(start: bytes, ends: Iterable[bytes]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """[n] `hash64` of the same start with each of n ends. About 0.35 us each."""
+    begun, digests = blake2b(start, digest_size=_HASH_BYTES), []
+    for end in ends:
+        own = begun.copy()
+        own.update(end)
+        digests.append(own.digest())
+    return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
 
 
 def partition_of(key: bytes | None, partitions: int) -> int:

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from flows import (
@@ -28,7 +30,7 @@ from stream.profiles.reference import References
 from stream.stages import ingest
 from stream.wire import codec
 from stream.wire.inbound import Limits
-from stream.wire.internal import PARTIAL, SAMPLE, Partial, Reference, Sample
+from stream.wire.internal import HALVES, PARTIAL, SAMPLE, Halves, Partial, Reference, Sample
 from stream.wire.record import Outgoing
 
 HERE = ("predictions", 0)
@@ -314,6 +316,101 @@ def test_what_waits_is_told_so_that_transactions_can_end_early(known: References
     partials, size = ingest.pending({HERE: state})
     assert partials >= ingest.FOLD_ROWS // PER_WINDOW
     assert size > 0
+
+
+# -- halves of pairs ---------------------------------------------------------------------------------------------------
+
+JOINING = ingest.Settings(feedback=("feedback",))
+
+
+def blocks(records: Sequence[Outgoing], partitions: int) -> list[Halves]:
+    """The pair blocks of a flush, decoded."""
+    found = []
+    for record in records:
+        if record.role == "pairs":
+            block = codec.decode(record.value or b"", Halves, HALVES)
+            assert isinstance(block, Halves)
+            assert dict(record.headers)["drift-format"] == HALVES.encode()
+            assert {key % partitions for key in block.keys.view(np.uint64).tolist()} == {record.partition}
+            found.append(block)
+    return found
+
+
+def rows_of(found: Sequence[Halves]) -> list[tuple[Any, ...]]:
+    """Halves as rows, by key and place."""
+    return sorted(
+        (
+            key,
+            block.topic,
+            block.partition,
+            int(block.offsets[row]),
+            bool(block.labels[row]),
+            int(block.times_ms[row]),
+            int(block.own_times_ms[row]),
+            block.versions[block.version[row]] if block.version[row] >= 0 else None,
+            block.classes[block.label[row]] if block.label[row] >= 0 else None,
+            repr(block.scores[row]),
+            int(block.score_of[row]),
+            repr(block.values[row]),
+            tuple(block.segments[block.segment[row]]) if block.segment[row] >= 0 else None,
+        )
+        for block in found
+        for row, key in enumerate(block.keys.tolist())
+    )
+
+
+def joined(
+    references: References,
+    values: Sequence[bytes | None],
+    cuts: Sequence[int] = (),
+    partitions: int = 3,
+    settings: ingest.Settings = JOINING,
+) -> list[tuple[Any, ...]]:
+    """All halves of a log of predictions, cut into transactions."""
+    state, found = ingest.start(None), []
+    edges = [0, *cuts, len(values)]
+    for first, stop in pairwise(edges):
+        state, _ = ingest.step(settings, references, state, batch_of(values[first:stop], first_offset=first))
+        states, records = ingest.flush(settings, references, {HERE: state}, partitions)
+        state = states[HERE]
+        found += blocks(records, partitions)
+    return rows_of(found)
+
+
+def test_every_good_prediction_becomes_one_half_late_ones_as_of_the_watermark_they_met(
+    known: References, log: list[bytes | None]
+) -> None:
+    rows = joined(known, log)
+    state, outputs = ingest.step(JOINING, known, ingest.start(None), batch_of(log))
+    assert len(rows) == outputs.counts["ok"] + outputs.counts["late"]
+    late = [row for row in rows if row[5] != row[6]]
+    assert len(late) == outputs.counts["late"] > 0
+    assert all(time_ms > own_ms for *_, time_ms, own_ms, _, _, _, _, _, _ in late)
+    assert {row[12] for row in rows} == {("country=AT",), ("country=DE",)}
+    assert {row[7] for row in rows} == {"3"}
+    assert ingest.pending({HERE: state})[1] > 0
+
+
+def test_without_topics_of_feedback_or_partitions_there_are_no_halves_and_nothing_else_changes(
+    known: References, log: list[bytes | None]
+) -> None:
+    plain, _ = ingest.step(ingest.Settings(), known, ingest.start(None), batch_of(log))
+    joining, _ = ingest.step(JOINING, known, ingest.start(None), batch_of(log))
+    assert plain.halves == ()
+    without = ingest.flush(ingest.Settings(), known, {HERE: plain}, 3)
+    assert without[1] == ingest.flush(JOINING, known, {HERE: joining}, 0)[1]
+    assert without[1] == [
+        record for record in ingest.flush(JOINING, known, {HERE: joining}, 3)[1] if record.role != "pairs"
+    ]
+
+
+@settings(max_examples=10, deadline=None)
+@given(cuts=st.sets(st.integers(1, 1_199), max_size=6), partitions=st.integers(1, 4))
+def test_poll_sizes_and_partitions_change_no_half(
+    cuts: set[int], partitions: int, reference: Reference, log: list[bytes | None]
+) -> None:
+    references = view(built_later(reference))
+    assert joined(references, log, sorted(cuts), partitions) == joined(references, log)
 
 
 # -- bad records -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,257 @@
+"""Halves of pairs: what a prediction and a label each bring to the place where they meet.
+
+Both are sent to the partition of drift.pairs that the hash of model and prediction id names, whatever key, topic or
+partition they came from. A block holds the halves of one model from one source partition; blocks may be merged and cut
+at will, nothing depends on it.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
+
+import numpy as np
+import orjson
+from msgspec import Struct
+from msgspec.structs import replace
+
+from stream.signals import extract
+from stream.signals.extract import Layout
+from stream.wire import lenient
+from stream.wire.codec import hash64, hashes
+from stream.wire.inbound import Events
+from stream.wire.internal import Halves, ScoreOf
+from stream.wire.lenient import Invalid, Text
+
+Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+POSITIVE: Final = ("1", "true")
+"""The positive label of a model of which nobody says another."""
+RECORD_BYTES_MAX: Final = 512 * 1024
+"""A block is split so that a record of it stays below this."""
+
+_BINARY: Final = 2
+_ROW_BYTES: Final = 88
+"""Of all columns at their widest."""
+_NAME_BYTES: Final = 5
+"""What a text costs beside its letters."""
+_COLUMNS: Final = (
+    "offsets",
+    "keys",
+    "labels",
+    "times_ms",
+    "own_times_ms",
+    "version",
+    "label",
+    "scores",
+    "score_of",
+    "values",
+    "segment",
+)
+_HASH_LETTERS: Final = 17
+
+Name = TypeVar("Name")
+
+
+class Source(Struct, frozen=True):
+    """Whose halves they are, and where they were read."""
+
+    model_id: str
+    topic: str
+    partition: int
+
+
+class Times(Struct, frozen=True):
+    """Where n events stand in their partition, and when."""
+
+    offsets: Ints
+    times_ms: Ints
+    """Event time, or that of the partition's watermark where the event came late."""
+    own_times_ms: Ints
+    """Event time in any case."""
+
+
+def keys(model_id: str, prediction_ids: Iterable[str]) -> Ints:
+    """[n] `codec.hash64` of the compact JSON array of model and prediction id, its bits read as a signed integer.
+
+    About 0.5 us each.
+    """
+    dumps = orjson.dumps
+    return hashes(b"[" + dumps(model_id) + b",", [dumps(own) + b"]" for own in prediction_ids]).view(np.int64)
+
+
+def of_predictions(  # noqa: PLR0913 - a half is made of everything known about it
+    source: Source, version: str, events: Events, times: Times, layout: Layout | None, positive_label: str | None
+) -> Halves:
+    """n predictions of one model version; `layout` is that of the reference in force, which knows their segments."""
+    n = len(events)
+    classes, label = _classes(events.label)
+    scores, score_of = _scores(events, positive_label)
+    segments, segment = _segments(layout, events)
+    return Halves(
+        model_id=source.model_id,
+        topic=source.topic,
+        partition=source.partition,
+        offsets=times.offsets,
+        keys=keys(source.model_id, events.prediction_ids),
+        labels=np.zeros(n, dtype=np.bool_),
+        times_ms=times.times_ms,
+        own_times_ms=times.own_times_ms,
+        versions=[version],
+        version=np.zeros(n, dtype=np.int64),
+        classes=classes,
+        label=label,
+        scores=scores,
+        score_of=score_of,
+        values=events.value,
+        segments=segments,
+        segment=segment,
+    )
+
+
+def sampled(halves: Halves, share: float) -> Halves:
+    """Those whose key, read as unsigned, lies below a share of all keys: of a pair both halves or none."""
+    if share >= 1:
+        return halves
+    return _picked(halves, np.flatnonzero(halves.keys.view(np.uint64) < int(share * 2.0**64)))
+
+
+def merge(blocks: Sequence[Halves]) -> Halves:
+    """The halves of blocks of one model and source partition as one, by offset; of one record in the order given.
+
+    Raises `ValueError` when they do not belong together, or there are none.
+    """
+    first = blocks[0] if blocks else None
+    if first is None or any(_source(block) != _source(first) for block in blocks):
+        raise ValueError("only halves of one model and source partition can be merged")
+    if len(blocks) == 1:
+        return first
+    versions, version = _united([(block.versions, block.version) for block in blocks])
+    classes, label = _united([(block.classes, block.label) for block in blocks])
+    segments, segment = _united([([tuple(own) for own in block.segments], block.segment) for block in blocks])
+    columns = {name: np.concatenate([getattr(block, name) for block in blocks]) for name in _COLUMNS}
+    columns |= {"version": version, "label": label, "segment": segment}
+    order = np.argsort(columns["offsets"], kind="stable")
+    return replace(
+        first,
+        versions=versions,
+        classes=classes,
+        segments=[list(own) for own in segments],
+        **{name: column[order] for name, column in columns.items()},
+    )
+
+
+def routed(halves: Halves, partitions: int, bytes_max: int = RECORD_BYTES_MAX) -> list[tuple[int, Halves]]:
+    """(partition of drift.pairs, piece) of about `bytes_max` bytes at most: the key, read as unsigned, modulo.
+
+    By rising partition, offsets rising in each.
+    """
+    targets = (halves.keys.view(np.uint64) % np.uint64(partitions)).astype(np.int64)
+    pieces = [(target, _picked(halves, np.flatnonzero(targets == target))) for target in np.unique(targets).tolist()]
+    return [(target, part) for target, piece in pieces for part in _split(piece, bytes_max)]
+
+
+def size_of(halves: Halves) -> int:
+    """About how many bytes a block takes at most."""
+    texts = [*halves.versions, *halves.classes, *(name for names in halves.segments for name in names)]
+    return _ROW_BYTES * len(halves.keys) + sum(len(text) + _NAME_BYTES for text in texts)
+
+
+def _split(halves: Halves, bytes_max: int) -> list[Halves]:
+    n = len(halves.keys)
+    if n <= 1 or size_of(halves) <= bytes_max:
+        return [halves]
+    rows = np.arange(n, dtype=np.int64)
+    return [part for half in np.array_split(rows, 2) for part in _split(_picked(halves, half), bytes_max)]
+
+
+def _source(halves: Halves) -> tuple[str, str, int]:
+    return halves.model_id, halves.topic, halves.partition
+
+
+def _picked(halves: Halves, rows: Ints) -> Halves:
+    """Some rows, with the names they need alone."""
+    if len(rows) == len(halves.keys):
+        return halves
+    columns = {name: getattr(halves, name)[rows] for name in _COLUMNS}
+    versions, columns["version"] = _used(halves.versions, columns["version"])
+    classes, columns["label"] = _used(halves.classes, columns["label"])
+    segments, columns["segment"] = _used(halves.segments, columns["segment"])
+    return replace(halves, versions=versions, classes=classes, segments=segments, **columns)
+
+
+def _used(names: list[Name], indices: Ints) -> tuple[list[Name], Ints]:
+    """The names that some index stands for, and the indices among them; -1 stays."""
+    used = np.flatnonzero(np.bincount(indices + 1, minlength=len(names) + 1)[1:])
+    if len(used) == len(names):
+        return names, indices
+    places = np.full(len(names) + 1, -1, dtype=np.int64)
+    places[used] = np.arange(len(used))
+    return [names[place] for place in used.tolist()], places[indices]  # the last place is that of -1
+
+
+def _united(parts: Sequence[tuple[list[Name], Ints]]) -> tuple[list[Name], Ints]:
+    """Indices into lists of their own as indices into one list; -1 stays."""
+    places: dict[Name, int] = {}
+    found = []
+    for names, indices in parts:
+        own = [places.setdefault(name, len(places)) for name in names]
+        found.append(np.array([*own, -1], dtype=np.int64)[indices])
+    return list(places), np.concatenate(found)
+
+
+def _classes(labels: Sequence[Text]) -> tuple[list[str], Ints]:
+    """The classes among n labels, and the class of each: -1 where it is missing or invalid."""
+    distinct = dict.fromkeys(labels)
+    names = list(dict.fromkeys(_class_name(own) for own in distinct if isinstance(own, str)))
+    places = {name: place for place, name in enumerate(names)}
+    place_of = {own: places[_class_name(own)] if isinstance(own, str) else -1 for own in distinct}
+    return names, np.fromiter(map(place_of.__getitem__, labels), dtype=np.int64, count=len(labels))
+
+
+def _class_name(label: str) -> str:
+    """A class fit to be sent: of a long one the beginning and a hash, so that equal ones stay equal."""
+    if len(label.encode()) <= lenient.NAME_BYTES_MAX:
+        return label
+    start = label.encode()[: lenient.NAME_BYTES_MAX - _HASH_LETTERS].decode(errors="ignore")
+    return f"{start}~{hash64(label):016x}"
+
+
+def _scores(events: Events, positive_label: str | None) -> tuple[Floats, Ints]:
+    """[n] probabilities and whose they are: the positive label's where it is given, else the predicted label's."""
+    scores = events.score
+    given = ~np.isnan(scores)
+    score_of = np.where(given, np.int64(ScoreOf.POSITIVE), np.int64(ScoreOf.NOTHING))
+    rows = [row for row in np.flatnonzero(~given).tolist() if isinstance(events.scores[row], dict)]
+    if rows:
+        scores = scores.copy()
+    for row in rows:
+        scores[row], score_of[row] = _score(events.scores[row], events.label[row], positive_label)  # type: ignore[arg-type] # objects alone
+    return scores, score_of
+
+
+def _score(scores: dict[str, float | Invalid | None], label: Text, positive_label: str | None) -> tuple[float, ScoreOf]:
+    """Of several classes none is positive, whatever it is called, unless the owner of the model says so."""
+    positive: Collection[str] = POSITIVE if len(scores) <= _BINARY else ()
+    for name in positive if positive_label is None else (positive_label,):
+        if _is_probability(own := scores.get(name)):
+            return own, ScoreOf.POSITIVE
+    if isinstance(label, str) and _is_probability(own := scores.get(label)):
+        return own, ScoreOf.PREDICTED
+    return np.nan, ScoreOf.NOTHING
+
+
+def _is_probability(value: float | Invalid | None) -> TypeGuard[float]:
+    return isinstance(value, float) and 0.0 <= value <= 1.0
+
+
+def _segments(layout: Layout | None, events: Events) -> tuple[list[list[str]], Ints]:
+    """The sets of segments among n events, without `all`, and which of them is each event's."""
+    n = len(events)
+    if layout is None or not layout.segment_tables:
+        return [[]], np.zeros(n, dtype=np.int64)
+    by_key = extract.segments(layout, events.tags)
+    codes = by_key[0]
+    for own in by_key[1:]:
+        codes = np.unique(codes, return_inverse=True)[1] * len(layout.segments) + own
+    _, first, sets = np.unique(codes, return_index=True, return_inverse=True)
+    return [[layout.segments[one] for one in column] for column in by_key[:, first].T.tolist()], sets
