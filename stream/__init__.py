@@ -76,9 +76,10 @@ stream/
 │       ├── settings.py   what the stage is told once, at start
 │       ├── state.py      all it remembers: what is encoded here is the snapshot
 │       ├── plan.py       what follows from a reference and the settings alone
-│       ├── series.py     distributions and rates behind the same few functions
+│       ├── series.py     distributions, means and rates behind the same few functions
 │       ├── close.py      one closed window: learned from, judged, told
 │       ├── watch.py      one closed window through all detectors
+│       ├── inputs.py     the watch over inputs, and how serving spreads where their reference does not know
 │       ├── detections.py ADWIN, Page-Hinkley and river's, asked alongside
 │       ├── shown.py      what all that is told of a closed window shows
 │       ├── readings.py   a reading per signal

@@ -34,8 +34,8 @@ from stream.profiles.cuts import Plan
 from stream.profiles.reference import References, Tables, compile_tables, reference_counts
 from stream.profiles.summaries import Dense
 from stream.stages import detect
+from stream.stages.detect import inputs, watch
 from stream.stages.detect import plan as planning
-from stream.stages.detect import watch
 from stream.wire.codec import named
 from stream.wire.internal import Reference
 from stream.wire.outbound import Alert
@@ -239,9 +239,9 @@ def test_false_alarms_of_rates_stay_within_the_budget_at_no_tolerance(reference:
         histogram=HistogramSettings(confirm=1),
     )
     own, windows = planning.plan(settings, tables, None), 500
-    state, alarms = watch.start(own, 0, {}), Counter[str]()
+    state, alarms = inputs.start(own, 0, {}), Counter[str]()
     for index, profile in enumerate(profiles(tables, windows, 200, seed=7)):
-        state, judged = watch.update(own, state, index * MINUTE_MS, profile)
+        state, judged = inputs.update(own, state, index * MINUTE_MS, profile)
         alarms.update(kind for _, kind in judged.alarms)
         for group in judged.alarms:
             state = watch._reset_quiet(own, state, group)

@@ -16,7 +16,7 @@ from stream.cli.evaluate.product import Found, Outcome
 from stream.cli.evaluate.scenario import Expect, Label, Scenario, UnusableError, labels, merged
 from stream.cli.evaluate.score import Figures
 from stream.config import Config
-from stream.stages.detect.plan import Plan
+from stream.stages.detect.plan import InputsPlan
 
 _CONFIDENCE: Final = 0.95
 _NULL_WINDOWS: Final = 2_000
@@ -134,7 +134,7 @@ def _figures(
     return score.judge(name, rows, known, outcome.windows * scenario.window)
 
 
-def _beside(scenario: Scenario, own: Plan, known: list[Label], outcome: Outcome, seed: int) -> list[Figures]:
+def _beside(scenario: Scenario, own: InputsPlan, known: list[Label], outcome: Outcome, seed: int) -> list[Figures]:
     """Those that are asked beside the product, on the same values."""
     if not scenario.baselines:
         return []
@@ -146,13 +146,13 @@ def _beside(scenario: Scenario, own: Plan, known: list[Label], outcome: Outcome,
     ]
 
 
-def _values(scenario: Scenario, own: Plan, seed: int) -> Floats:
+def _values(scenario: Scenario, own: InputsPlan, seed: int) -> Floats:
     """[repetitions, rows] of the first signal."""
     parts = [part.values[..., 0] for part in streams.windows(scenario, own.tables, seed, binned=False)]
     return np.concatenate(parts, axis=1).reshape(scenario.repetitions, -1)
 
 
-def _budget(result: Result, own: Plan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
+def _budget(result: Result, own: InputsPlan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
     del own, outcome, known, seed
     if not result.scenario.expect.budget:
         return []
@@ -164,7 +164,7 @@ def _budget(result: Result, own: Plan, outcome: Outcome, known: list[Label], see
     ]
 
 
-def _delay(result: Result, own: Plan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
+def _delay(result: Result, own: InputsPlan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
     del outcome
     expect, scenario = result.scenario.expect, result.scenario
     checks = []
@@ -182,14 +182,14 @@ def _delay(result: Result, own: Plan, outcome: Outcome, known: list[Label], seed
     return checks
 
 
-def _silence(result: Result, own: Plan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
+def _silence(result: Result, own: InputsPlan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
     del own, known, seed
     if not result.scenario.expect.silence:
         return []
     return [Check("alarms", len(outcome.episodes), 0, not outcome.episodes)]
 
 
-def _after(result: Result, own: Plan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
+def _after(result: Result, own: InputsPlan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
     del own, seed
     expect, scenario, checks = result.scenario.expect, result.scenario, []
     begun = known[0].row // scenario.window if known else 0
@@ -206,7 +206,7 @@ def _after(result: Result, own: Plan, outcome: Outcome, known: list[Label], seed
     return checks
 
 
-def _scaled(result: Result, own: Plan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
+def _scaled(result: Result, own: InputsPlan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
     """The same draws in another unit."""
     del known
     scenario = result.scenario
@@ -220,7 +220,7 @@ def _scaled(result: Result, own: Plan, outcome: Outcome, known: list[Label], see
     return [Check(f"alarms that differ at scale {scenario.scale:g}", differing, 0, differing == 0)]
 
 
-def _equal(result: Result, own: Plan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
+def _equal(result: Result, own: InputsPlan, outcome: Outcome, known: list[Label], seed: int) -> list[Check]:
     """Against the most eager ADWIN whose measured false alarms are no more than ours."""
     del outcome
     scenario = result.scenario
@@ -254,7 +254,7 @@ def _share(what: str, hits: Sequence[bool], least: float) -> Check:
     return Check(what, share, least, share >= least)
 
 
-_EXPECTED: Final[tuple[Callable[[Result, Plan, Outcome, list[Label], int], list[Check]], ...]] = (
+_EXPECTED: Final[tuple[Callable[[Result, InputsPlan, Outcome, list[Label], int], list[Check]], ...]] = (
     _budget,
     _delay,
     _silence,

@@ -16,8 +16,8 @@ from stream.config import Config, Loaded
 from stream.detectors import Bools, Floats, Level, Reason, budget, histogram
 from stream.profiles import reference
 from stream.profiles.reference import Tables
-from stream.stages.detect import watch
-from stream.stages.detect.plan import Group, Plan, plan
+from stream.stages.detect import inputs, watch
+from stream.stages.detect.plan import Group, InputsPlan, plan
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import Episode, Watch
 
@@ -65,7 +65,7 @@ def settings_of(scenario: Scenario, config: Config) -> Settings:
     return replace(made, budget=config.budget.model_copy(update={"false_alarms": alarms}))
 
 
-def planned(settings: Settings, tables: Tables) -> Plan:
+def planned(settings: Settings, tables: Tables) -> InputsPlan:
     """The plan of all repetitions. Each stands for a whole model, which is judged however small its reference is."""
     made = plan(settings, tables, None)
     ordered, unordered = (
@@ -74,23 +74,23 @@ def planned(settings: Settings, tables: Tables) -> Plan:
     return replace(made, ordered=ordered, unordered=unordered)
 
 
-def run(scenario: Scenario, own: Plan, seed: int) -> Outcome:
+def run(scenario: Scenario, own: InputsPlan, seed: int) -> Outcome:
     """All windows of all repetitions; where only the delay is asked for, until every repetition has alarmed."""
-    state = watch.start(own, 0, {})
+    state = inputs.start(own, 0, {})
     seen = _Seen(own, scenario.repetitions)
     for part in streams.windows(scenario, own.tables, seed):
         for place in range(part.counts.shape[1]):
             index = part.first + place
             dense = streams.profile(own.tables, part.counts[:, place], scenario.window)
             before = state.episodes
-            state, judged = watch.update(own, state, index * own.settings.windows.size, dense)
+            state, judged = inputs.update(own, state, index * own.settings.windows.size, dense)
             seen.take(index, before, state, judged)
             if _only_delay(scenario) and len(seen.first) == scenario.repetitions:
                 return seen.outcome(index + 1, state)
     return seen.outcome(index + 1, state)
 
 
-def detections(own: Plan, judged: watch.Judged) -> dict[str, Bools]:
+def detections(own: InputsPlan, judged: watch.Judged) -> dict[str, Bools]:
     """[G] segments in which ADWIN and Page-Hinkley have fired on any signal."""
     shape = (len(own.tables.segments), len(own.ordered.columns))
     fired = {
@@ -100,7 +100,7 @@ def detections(own: Plan, judged: watch.Judged) -> dict[str, Bools]:
     return {name: fired[name].any((0, 2)) for name in NOTICES if name in fired}
 
 
-def promise(scenario: Scenario, own: Plan, law: Law, seed: int) -> float:
+def promise(scenario: Scenario, own: InputsPlan, law: Law, seed: int) -> float:
     """Windows within which half of the changes to a law should be found: 1.25 ln A/(n D) + 2 (`statistics.md` 5.5).
 
     D is the growth rate of the best member of the group, without what lies in the ball of what is normal; at tolerance
@@ -132,7 +132,7 @@ def _only_delay(scenario: Scenario) -> bool:
 class _Seen:
     """Episodes and notices as windows go by."""
 
-    def __init__(self, own: Plan, repetitions: int) -> None:
+    def __init__(self, own: InputsPlan, repetitions: int) -> None:
         self._own = own
         self._open: dict[Group, Found] = {}
         self._all: list[Found] = []

@@ -19,7 +19,7 @@ from stream.profiles.cuts import Row
 from stream.profiles.reference import Tables, compile_tables
 from stream.profiles.windows import start_of
 from stream.signals.extract import feature_names
-from stream.stages.detect import watch
+from stream.stages.detect import inputs
 from stream.stages.detect.plan import plan
 from stream.wire.times import parse_time
 from stream.worker.files import UnreadableFileError
@@ -80,13 +80,13 @@ def _alarms(config: Config, tables: Tables, rows: list[Row], starts: Ints) -> di
     """Starts of the windows in which anything new was told, empty windows included, by who told it."""
     own = plan(detect_settings(Loaded(config, {}, frozenset())), tables, None)
     schema = cuts.Schema(*(feature_names(tables.reference, kind) for kind in ("numeric", "categorical", "boolean")))
-    size_ms, state = config.windows.size, watch.start(own, int(starts[0]), {})
+    size_ms, state = config.windows.size, inputs.start(own, int(starts[0]), {})
     empty = learning.no_counts(tables).dense
     profiles = dict(building.folded(tables, schema, rows, starts))
     found: dict[str, list[int]] = {name: [] for name in (product.SUBJECT, *product.NOTICES)}
     for at in range(int(starts[0]), int(starts[-1]) + 1, size_ms):
         before = state.episodes
-        state, judged = watch.update(own, state, at, profiles.get(at, empty))
+        state, judged = inputs.update(own, state, at, profiles.get(at, empty))
         told = {product.SUBJECT: bool(judged.alarms - before.keys())}
         told |= {name: bool(fired.any()) for name, fired in product.detections(own, judged).items()}
         for name in (name for name, fired in told.items() if fired):

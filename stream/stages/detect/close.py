@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from stream.profiles import cuts, learning, summaries, trail
 from stream.profiles.reference import References, Tables, in_force_last, reference_key
 from stream.profiles.summaries import Dense
-from stream.stages.detect import readings, shown, tell, watch
+from stream.stages.detect import inputs, readings, shown, tell
 from stream.stages.detect.plan import plan
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import Open, Version
@@ -92,7 +92,7 @@ def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
     if before is None:
         raise ValueError("a window is judged under a reference only")
     own = plan(closing.settings, tables, before.serving)
-    after, judged = (before, None) if mixed else watch.update(own, before, closing.start_ms, profile)
+    after, judged = (before, None) if mixed else inputs.update(own, before, closing.start_ms, profile)
     window = shown.closed(closing.name, own, closing.start_ms, profile, judged)
     rows, alerts = tell.alerts(window, version, after)
     records = [
@@ -119,7 +119,7 @@ def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[S
     for span in spans:
         where = (span.topic, span.partition)
         began[where] = min(began.get(where, span.first_offset), span.first_offset)
-    fresh = watch.start(plan(closing.settings, tables, None), closing.start_ms, began)
+    fresh = inputs.start(plan(closing.settings, tables, None), closing.start_ms, began)
     version = replace(version, reference_id=reference_id, segments=tables.segments, watch=fresh, alerts=rows)
     return version, records
 

@@ -1,16 +1,17 @@
 """ADWIN, Page-Hinkley and river's detectors, asked alongside: what they find is told, never decided on.
 
-They look at the scores u = F_ref(x) and v = |2u - 1| of the ordered signals, while the evidence decides on whole
-distributions and on rates (`statistics.md` 8.2).
+They look at bounded scores: of inputs at u = F_ref(x) and v = |2u - 1| of the ordered signals, of outcomes at the means
+themselves, while the evidence decides on whole distributions, rates and means (`statistics.md` 8.2).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from stream.detectors import Bools, Reason, Sums, Verdicts, adwin, page_hinkley, river
-from stream.profiles import reference
-from stream.profiles.summaries import Dense
+from stream.detectors import Bools, Codes, Reason, Sums, Verdicts, adwin, page_hinkley, river
+from stream.profiles.reference import Scores
 from stream.stages.detect.plan import Plan
 from stream.stages.detect.series import Seen
 from stream.stages.detect.state import Tests
@@ -22,41 +23,54 @@ class Asked(Struct, frozen=True, eq=False):
     detector: str
     measures: tuple[str, ...]
     verdicts: Verdicts
-    """[measures * G * O]: all series by their first measure, then by the next."""
+    """[measures * R]: all series by their first measure, then by the next."""
 
 
-def update(plan: Plan, tests: Tests, seen: Seen, profile: Dense, resting: Bools) -> tuple[Tests, tuple[Asked, ...]]:
-    """One window further; `seen` of the ordered family. Series that are `resting` [G * O] have an episode open.
+class Tested(Struct, frozen=True, eq=False):
+    """A window as these detectors see it: R = G * N series of the family the plan names."""
 
-    Without an overdispersion their thresholds mean nothing: they wait until it is known.
-    """
-    u, v = (_sums(plan, seen, score, ~resting) for score in reference.scores(plan.tables, profile.counts))
-    settings, series = plan.settings, len(resting)
+    seen: Seen
+    scores: tuple[Scores, ...]
+    """By measure."""
+    resting: Bools
+    """[R] series with an episode open."""
+    no_bet: Codes
+    """[R] of `Reason`"""
+
+
+def update(plan: Plan, tests: Tests, tested: Tested) -> tuple[Tests, tuple[Asked, ...]]:
+    """One window further. Without an overdispersion their thresholds mean nothing: they wait until it is known."""
+    sums = [_sums(plan, tested, score) for score in tested.scores]
+    settings, series = plan.settings, len(tested.resting)
     after, asked = Tests(), []
     for name, measures in plan.tests.items():
         if name == "adwin":
             adwins, verdicts = adwin.update(
-                tests.adwin or adwin.start(2 * series, settings.adwin), settings.adwin, adwin.Window(_joined(u, v))
+                tests.adwin or adwin.start(len(measures) * series, settings.adwin),
+                settings.adwin,
+                adwin.Window(_joined(sums[: len(measures)])),
             )
             after = replace(after, adwin=adwins)
         elif name == "page_hinkley":
-            window = page_hinkley.Window(u, plan.means)
+            window = page_hinkley.Window(sums[0], plan.hinkley)
             hinkleys, verdicts = page_hinkley.update(
                 tests.page_hinkley or page_hinkley.start(series), settings.page_hinkley, window
             )
             after = replace(after, page_hinkley=hinkleys)
         else:
             own = _river_settings(plan, name)
-            states, verdicts = river.update(tests.river.get(name) or river.start(series, own), own, river.Window(u))
+            states, verdicts = river.update(
+                tests.river.get(name) or river.start(series, own), own, river.Window(sums[0])
+            )
             after = replace(after, river={**after.river, name: states})
         asked.append(Asked(name, measures, verdicts))
     return after, tuple(asked)
 
 
 def reset(plan: Plan, tests: Tests, chosen: Bools) -> Tests:
-    """The chosen series [G * O] begin from nothing."""
+    """The chosen series [R] begin from nothing."""
     return Tests(
-        adwin=tests.adwin and adwin.reset(tests.adwin, np.tile(chosen, 2)),
+        adwin=tests.adwin and adwin.reset(tests.adwin, np.tile(chosen, len(plan.tests["adwin"]))),
         page_hinkley=tests.page_hinkley and page_hinkley.reset(tests.page_hinkley, chosen),
         river={name: river.reset(states, _river_settings(plan, name), chosen) for name, states in tests.river.items()},
     )
@@ -66,23 +80,23 @@ def _river_settings(plan: Plan, name: str) -> river.Settings:
     return plan.settings.river.get(name) or river.Settings(name=name.removeprefix(river.PREFIX))
 
 
-def _sums(plan: Plan, seen: Seen, score: reference.Scores, testing: Bools) -> Sums:
-    family = plan.ordered
-    reason = family.reason
+def _sums(plan: Plan, tested: Tested, score: Scores) -> Sums:
+    family = plan.families[plan.tested]
+    reason = np.where(family.reason == Reason.NONE, tested.no_bet, family.reason)
     if not plan.serving_known:
-        reason = np.where(reason == Reason.NONE, Reason.WARMING_UP, reason).astype(np.int8)
+        reason = np.where(reason == Reason.NONE, Reason.WARMING_UP, reason)
     return Sums(
-        start_ms=seen.start_ms,
+        start_ms=tested.seen.start_ms,
         n=score.n.reshape(-1),
         s=score.s.reshape(-1),
         m2=score.m2.reshape(-1),
-        phi=seen.phi,
+        phi=tested.seen.phi,
         ln_threshold=family.ln_threshold + np.log(max(plan.tests_per_signal, 1)),
-        reason=reason,
-        testing=testing,
+        reason=reason.astype(np.int8),
+        testing=~tested.resting,
     )
 
 
-def _joined(one: Sums, other: Sums) -> Sums:
+def _joined(sums: Sequence[Sums]) -> Sums:
     names = [name for name in Sums.__struct_fields__ if name != "start_ms"]
-    return Sums(one.start_ms, *(np.concatenate([getattr(one, name), getattr(other, name)]) for name in names))
+    return Sums(sums[0].start_ms, *(np.concatenate([getattr(one, name) for one in sums]) for name in names))

@@ -15,22 +15,26 @@ from stream.detectors import Bools, Codes, Floats, Ints, Reason, budget, histogr
 from stream.profiles import reference
 from stream.profiles.reference import RATES, ROW_RATES, SMALL_ROWS, Tables, epsilon_ref
 from stream.profiles.summaries import Dense
-from stream.stages.detect.series import Distributions, Family, Rates
+from stream.stages.detect.series import Distributions, Family, Means
 from stream.stages.detect.settings import Settings
 
-GroupKind: TypeAlias = Literal["data_drift", "prediction_drift", "data_quality", "outlier"]
+GroupKind: TypeAlias = Literal[
+    "data_drift", "prediction_drift", "data_quality", "outlier", "performance", "concept_drift", "silence"
+]
 Group: TypeAlias = tuple[int, GroupKind]
 """Index of a segment, and a kind."""
 KINDS: Final[tuple[GroupKind, ...]] = ("data_drift", "prediction_drift", "data_quality", "outlier")
-SHAPED: Final = frozenset(KINDS) - {"data_quality"}
+"""Of inputs."""
+SHAPED: Final = frozenset({"data_drift", "prediction_drift", "outlier", "performance", "concept_drift"})
 """Kinds whose alerts name the type of the change (`contracts.md` 4)."""
 MEASURES_OF_TESTS: Final = {"adwin": ("mean", "spread"), "page_hinkley": ("mean",)}
 """What the detectors without an e-value look at in every ordered signal; river's at the mean of u."""
 ORDERED: Final = 0
 UNORDERED: Final = 1
 RATE: Final = 2
-"""Places of the families in every triple."""
-DETECTORS: Final = ("histogram", "histogram", "mean")
+MEAN: Final = 3
+"""Places of the families in everything that has one entry for each."""
+DETECTORS: Final = ("histogram", "histogram", "mean", "mean")
 """What judges each family."""
 
 
@@ -56,20 +60,18 @@ class Column(Struct, frozen=True):
     """Of a distribution: place among the numeric signals."""
 
 
-class Plan(Struct, frozen=True, eq=False):
-    """One model version under one reference: G segments, C columns."""
+class Plan(Struct, frozen=True, eq=False, kw_only=True):
+    """What all that judges windows of one model version needs: G segments, C columns in four families."""
 
     settings: Settings
-    tables: Tables
     serving_known: bool
     """Whether overdispersion is known; without it nothing goes beyond a warning."""
+    segments: list[str]
     ordered: Distributions
     unordered: Distributions
-    rates: Rates
-    means: page_hinkley.Law
+    rates: Means
+    means: Means
     columns: list[Column]
-    by_signal: dict[str, list[int]]
-    """Columns of every signal that has a reading, in the order of the readings."""
     members: dict[GroupKind, Ints]
     """Columns of each kind whose detector is enabled."""
     ln_group: dict[GroupKind, Floats]
@@ -78,13 +80,17 @@ class Plan(Struct, frozen=True, eq=False):
     """[G] share of the budget"""
     ln_threshold: Floats
     """[G, C] ln A_s of every column as a member of its group"""
+    tested: int
+    """The family whose series detectors without an e-value look at."""
+    hinkley: page_hinkley.Law
+    """What is normal for the first measure of those series."""
     tests: dict[str, tuple[str, ...]]
     """Detectors without an e-value that are enabled, and the measures they look at."""
 
     @property
-    def families(self) -> tuple[Family, Family, Family]:
-        """Ordered, unordered, rates."""
-        return self.ordered, self.unordered, self.rates
+    def families(self) -> tuple[Family, Family, Family, Family]:
+        """Ordered, unordered, rates, means."""
+        return self.ordered, self.unordered, self.rates, self.means
 
     @property
     def tests_per_signal(self) -> int:
@@ -92,8 +98,16 @@ class Plan(Struct, frozen=True, eq=False):
         return sum(map(len, self.tests.values()))
 
 
+class InputsPlan(Plan, frozen=True, eq=False, kw_only=True):
+    """Of the signals of predictions, under a reference of inputs."""
+
+    tables: Tables
+    by_signal: dict[str, list[int]]
+    """Columns of every signal that has a reading, in the order of the readings."""
+
+
 @lru_cache(maxsize=1024)
-def plan(settings: Settings, tables: Tables, serving: Serving | None) -> Plan:
+def plan(settings: Settings, tables: Tables, serving: Serving | None) -> InputsPlan:
     """The plan of a model version; remembered, since its laws cost some 10 ms per 1,000 series."""
     segments, columns = len(tables.segments), _columns(tables)
     of_kind = {kind: np.flatnonzero([column.kind == kind for column in columns]) for kind in KINDS}
@@ -111,14 +125,17 @@ def plan(settings: Settings, tables: Tables, serving: Serving | None) -> Plan:
     )
     judged = np.array([DETECTORS[column.family] in settings.enabled for column in columns], dtype=np.bool_)
     signals = len(tables.layout.names)
-    return Plan(
+    return InputsPlan(
         settings=settings,
         tables=tables,
+        segments=tables.segments,
         serving_known=serving is not None or bool(np.isfinite(_known_spread(tables)[0][0, :signals]).any()),
         ordered=ordered,
         unordered=unordered,
         rates=_rates(settings, tables, phi, n_bar, ln_threshold),
-        means=page_hinkley.Law(tables.u_mean.reshape(-1), tables.u_sd.reshape(-1), ordered.n_bar / ordered.phi),
+        means=no_means(settings.mean),
+        tested=ORDERED,
+        hinkley=page_hinkley.Law(tables.u_mean.reshape(-1), tables.u_sd.reshape(-1), ordered.n_bar / ordered.phi),
         columns=columns,
         by_signal={
             name: [place for place, column in enumerate(columns) if column.signal == name]
@@ -136,8 +153,8 @@ def plan(settings: Settings, tables: Tables, serving: Serving | None) -> Plan:
     )
 
 
-def counted(plan: Plan, profile: Dense) -> tuple[Ints, Ints, Ints]:
-    """What a window shows of each family: coarse counts [G * N, B] twice, then events and hits of rates [G * N, 2]."""
+def counted(plan: InputsPlan, profile: Dense) -> tuple[Ints, Ints, Ints, Ints]:
+    """What a window shows of each family: coarse counts [G * N, B] twice, events and hits [G * N, 2], no means."""
     tables = plan.tables
     ordered, unordered = reference.coarse(tables, profile.counts)
     hits = np.concatenate(
@@ -152,6 +169,25 @@ def counted(plan: Plan, profile: Dense) -> tuple[Ints, Ints, Ints]:
         ordered.reshape(-1, ordered.shape[2]),
         unordered.reshape(-1, unordered.shape[2]),
         np.stack([events, hits], axis=2).reshape(-1, 2),
+        np.zeros((0, 3), np.int64),
+    )
+
+
+def no_means(settings: mean.Settings) -> Means:
+    """A family without members."""
+    nothing, none = np.zeros(0), np.zeros(0, np.int64)
+    return Means(
+        columns=none,
+        phi=nothing,
+        n_bar=nothing,
+        rows=nothing,
+        ln_threshold=nothing,
+        reason=np.zeros(0, np.int8),
+        enabled=False,
+        law=mean.law(nothing, nothing, np.zeros(0, np.bool_)),
+        sd=nothing,
+        margins=nothing,
+        settings=settings,
     )
 
 
@@ -242,7 +278,7 @@ def _distributions(  # noqa: PLR0913 - private, all that a family is made of
     )
 
 
-def _rates(settings: Settings, tables: Tables, phi: Floats, n_bar: Floats, ln_threshold: Floats) -> Rates:
+def _rates(settings: Settings, tables: Tables, phi: Floats, n_bar: Floats, ln_threshold: Floats) -> Means:
     first, known = len(tables.layout.names), tables.rates
     own = np.arange(first, ln_threshold.shape[1])
     means = np.concatenate([known.mean[:, known.watched], known.row_mean], axis=1)
@@ -250,8 +286,9 @@ def _rates(settings: Settings, tables: Tables, phi: Floats, n_bar: Floats, ln_th
     effective, told = rows / phi[:, own], ~np.isnan(means)
     # Any mean does for a rate that is not judged.
     flat = np.where(told, means, 0.5).reshape(-1)
-    margins = mean.margin(settings.mean, np.sqrt(flat * (1 - flat)), effective.reshape(-1))
-    return Rates(
+    sd = np.sqrt(flat * (1 - flat))
+    margins = mean.margin(settings.mean, sd, effective.reshape(-1))
+    return Means(
         columns=own,
         phi=phi[:, own].reshape(-1),
         n_bar=n_bar[:, own].reshape(-1),
@@ -260,6 +297,7 @@ def _rates(settings: Settings, tables: Tables, phi: Floats, n_bar: Floats, ln_th
         reason=_reasons(tables, effective, told),
         enabled=DETECTORS[RATE] in settings.enabled,
         law=mean.law(flat, margins, np.ones(len(flat), np.bool_)),
+        sd=sd,
         margins=margins,
         settings=settings.mean,
     )

@@ -1,8 +1,9 @@
-"""A family of series behind the same few functions: distributions are judged by `histogram`, rates by `mean`.
+"""A family of series behind the same few functions: distributions are judged by `histogram`, means and rates by `mean`.
 
 A family has N series per segment, G * N in all, segments outside. What a window shows of them stands in rows: counts of
-coarse bins for a distribution, events and hits for a rate. A *law* is what is normal for all of them; in an episode the
-law of a series is the one it has moved to (`statistics.md` 10.3). Nothing here remembers: states go in and come out.
+coarse bins for a distribution, events and hits for a rate, events and two sums for a mean. A *law* is what is normal
+for all of them; in an episode the law of a series is the one it has moved to (`statistics.md` 10.3). Nothing here
+remembers: states go in and come out.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ class Seen(Struct, frozen=True, eq=False):
 
     start_ms: int
     counts: Ints
-    """[R, B] coarse counts, or [R, 2] events and hits."""
+    """[R, B] coarse counts, [R, 2] events and hits, or [R, 3] events and the sums of values and of their squares."""
     phi: Floats
     """[R] overdispersion at this number of events."""
 
@@ -45,6 +46,10 @@ class Series(Struct, frozen=True, eq=False):
     def spread(self, matrix: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, Any]:
         """From [G, columns] to [R]."""
         return matrix[:, self.columns].reshape(-1)
+
+    def compact(self, counts: Ints) -> np.ndarray[Any, np.dtype[Any]]:
+        """Counts of a window in the type the past of the series is kept in."""
+        return counts.astype(np.int32)
 
     def of(self, segment: int, columns: Ints) -> Ints:
         """Indices of some columns of one segment among the series, those of other families left out."""
@@ -143,13 +148,20 @@ class Distributions(Series, frozen=True, eq=False):
         return float(self.law.epsilon[index] + error[0])
 
 
-class Rates(Series, frozen=True, eq=False):
-    """Rates of 0/1 signals: values that are missing, invalid or unseen, rows that are invalid or unusual."""
+class Means(Series, frozen=True, eq=False):
+    """Means of signals in [0, 1], each given by events, the sum of values and that of their squares; or rates.
+
+    Values of a rate are 0 or 1, so its hits are both sums: it does without the last.
+    """
 
     law: mean.Law
+    sd: Floats
+    """[R] of a value in the reference"""
     margins: Floats
     """[R] how far a mean may lie from that of the reference."""
     settings: mean.Settings
+    unit: float = 1.0
+    """What one stands for in the integers of both sums; 1 says that these are rates."""
 
     def at_rest(self, law: mean.Law) -> mean.State:
         """Detectors that have seen nothing."""
@@ -161,18 +173,27 @@ class Rates(Series, frozen=True, eq=False):
 
     def updated(self, state: mean.State, law: mean.Law, seen: Seen, reason: Codes) -> tuple[mean.State, Verdicts]:
         """One window further; series with a reason keep their state."""
-        n, s = seen.counts.T.astype(np.float64)
+        n, s, squares = self.sums(seen.counts)
         sums = Sums(
             start_ms=seen.start_ms,
             n=n,
             s=s,
-            m2=s - np.divide(s * s, n, out=np.zeros_like(s), where=n > 0),
+            m2=np.maximum(squares - np.divide(s * s, n, out=np.zeros_like(s), where=n > 0), 0.0),
             phi=seen.phi,
             ln_threshold=self.ln_threshold,
             reason=reason,
             testing=np.ones(len(n), np.bool_),
         )
         return mean.update(state, self.settings, mean.Window(sums, law))
+
+    def compact(self, counts: Ints) -> np.ndarray[Any, np.dtype[Any]]:
+        """Sums in small units need more than 32 bits."""
+        return counts.astype(np.int32 if self.binary else np.int64)
+
+    def sums(self, counts: Ints) -> tuple[Floats, Floats, Floats]:
+        """[...] events, sum of values and sum of their squares of counts [..., 2 or 3]."""
+        n, s, squares = (counts[..., place].astype(np.float64) for place in (0, 1, -1))
+        return n, np.asarray(s * self.unit), np.asarray(squares * self.unit)
 
     def ln_evidence(self, state: mean.State) -> Floats:
         """[R] ln M."""
@@ -183,24 +204,30 @@ class Rates(Series, frozen=True, eq=False):
         return mean.reset(state, chosen)
 
     def open_law(self, chosen: Ints, since: Mapping[int, Ints]) -> mean.Law:
-        """The laws of the chosen series in an episode; those in `since` have moved, with these events and hits.
+        """The laws of the chosen series in an episode; those in `since` have moved, with these counts since then.
 
-        The others keep the law of the reference, and so does a rate that lies within its margin around it.
+        The others keep the law of the reference, and so does a mean that lies within its margin around it.
         """
         means, margins = self.law.mean[chosen], self.margins[chosen]
         for row, index in enumerate(chosen.tolist()):
             if index in since:
-                own, (n, s) = slice(row, row + 1), since[index]
+                own, (n, s, _) = slice(row, row + 1), self.sums(since[index])
                 now = (s + means[own]) / (n + 1)
                 if np.abs(now - means[own])[0] > margins[row]:
                     rows, tolerance = np.array([n / self.phi[index]]), self.settings.tolerance
-                    margins[own] = episode.mean_radius(now, means[own], _sd(now), rows, tolerance)
+                    sd = self._sd(index, float(now[0]), since[index])
+                    margins[own] = episode.mean_radius(now, means[own], np.array([sd]), rows, tolerance)
                     means[own] = now
-        return mean.law(means, margins, np.ones(len(chosen), np.bool_))
+        return mean.law(means, margins, np.full(len(chosen), self.binary))
 
     def with_rows(self, law: mean.Law, chosen: Ints, own: mean.Law) -> mean.Law:
         """A law in which the chosen series have another one."""
         return _with_rows(law, chosen, own)
+
+    @property
+    def binary(self) -> bool:
+        """Whether these are rates."""
+        return self.unit == 1.0
 
     def shares(self, law: mean.Law, index: int) -> Floats:
         """[2] of misses and of hits of one series."""
@@ -214,26 +241,25 @@ class Rates(Series, frozen=True, eq=False):
         The place does not depend on the deviation, its interval does: a rate that has risen from nothing spreads by
         what it is now.
         """
-        own, phi = law.mean[index : index + 1], float(self.phi[index])
+        own, phi = float(law.mean[index]), float(self.phi[index])
 
-        def located(sd: Floats) -> locate.ChangePoint | None:
+        def located(sd: float) -> locate.ChangePoint | None:
             return locate.mean_change_point(
-                history, index, float(own[0]), float(sd[0]), rows=rows, phi=phi, from_ms=from_ms, end_ms=end_ms
+                history, index, own / self.unit, sd / self.unit, rows=rows, phi=phi, from_ms=from_ms, end_ms=end_ms
             )
 
-        found = located(_sd(own))
+        found = located(self._sd_around(index, own))
         if found is None:
             return None
-        return located(_widest(own, locate.since(history, index, found.at_ms)))
+        return located(self._widest(index, own, locate.since(history, index, found.at_ms)))
 
     def is_back(self, index: int, counts: Ints, law: mean.Law) -> bool:
-        """Whether events and hits follow the mean of the reference again, and more likely it than that now normal."""
-        own, (n, s) = slice(index, index + 1), counts.tolist()
-        home = self.law.mean[own]
+        """Whether a series follows the mean of the reference again, and more likely it than that now normal."""
+        own, (n, s, _) = slice(index, index + 1), (float(one) for one in self.sums(counts))
         near = episode.mean_returned(
             np.array([s / max(n, 1)]),
-            home,
-            _sd(home),
+            self.law.mean[own],
+            self.sd[own],
             rows=n / self.phi[own],
             reference_rows=self.rows[own] / self.phi[own],
             tolerance=self.settings.tolerance,
@@ -242,17 +268,36 @@ class Rates(Series, frozen=True, eq=False):
         return bool(near[0]) and float((np.array([n - s, s]) * ratio).sum()) >= 0
 
     def score(self, index: int, counts: Ints) -> tuple[Floats, Floats, float]:
-        """The value itself, its mean in the reference, and its standard deviation there or now, the larger one."""
+        """The value itself, its mean in the reference, and its standard deviation there or now, the larger one.
+
+        In units of the integer sums, as the history has them.
+        """
         own = self.law.mean[index : index + 1]
-        return np.ones(1), own, float(_widest(own, counts)[0])
+        return np.ones(1), own / self.unit, self._widest(index, float(own[0]), counts) / self.unit
 
     def radius(self, index: int, counts: Ints, law: mean.Law) -> float:
         """How far apart two means may seem that are one: that of these counts, and an earlier one."""
         error = reference.epsilon_ref(self.shares(law, index)[None], np.array([counts[0] / self.phi[index]]))
         return float(self.margins[index] + error[0])
 
+    def _sd(self, index: int, now: float, counts: Ints) -> float:
+        """Standard deviation of a value since some window, when its mean has become `now`."""
+        if self.binary:
+            return self._sd_around(index, now)
+        n, s, squares = (float(one) for one in self.sums(counts))
+        return float(np.sqrt(max(squares - s * s / n, 0.0) / n)) if n else float(self.sd[index])
 
-Family: TypeAlias = Distributions | Rates
+    def _widest(self, index: int, own: float, counts: Ints) -> float:
+        """The larger standard deviation: around this mean in the reference, or in these counts."""
+        n, s, _ = (float(one) for one in self.sums(counts))
+        return max(self._sd_around(index, own), self._sd(index, (s + own) / (n + 1), counts))
+
+    def _sd_around(self, index: int, own: float) -> float:
+        """Standard deviation of a value under a law with this mean."""
+        return float(np.sqrt(own * (1 - own))) if self.binary else float(self.sd[index])
+
+
+Family: TypeAlias = Distributions | Means
 
 
 def _with_rows(law: L, chosen: Ints, own: L, shared: tuple[str, ...] = ()) -> L:
@@ -265,13 +310,3 @@ def _with_rows(law: L, chosen: Ints, own: L, shared: tuple[str, ...] = ()) -> L:
             whole[chosen] = getattr(own, name)
         arrays[name] = whole
     return type(law)(**arrays)
-
-
-def _sd(means: Floats) -> Floats:
-    return np.asarray(np.sqrt(means * (1 - means)))
-
-
-def _widest(means: Floats, counts: Ints) -> Floats:
-    """The larger standard deviation of 0/1 values: of this mean, or of these events and hits."""
-    n, hits = counts.tolist()
-    return np.maximum(_sd(means), _sd((hits + means) / (n + 1)))

@@ -10,7 +10,7 @@ from stream.detectors import Floats, Ints, Level, Reason, effects
 from stream.profiles import describe, reference
 from stream.profiles.reference import Tables
 from stream.profiles.summaries import Dense
-from stream.stages.detect.plan import RATE, Plan, counted
+from stream.stages.detect.plan import RATE, InputsPlan, counted
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.watch import Judged
 from stream.wire import outbound
@@ -54,7 +54,7 @@ class Closed(Struct, frozen=True, eq=False):
 
     model_id: str
     model_version: str
-    plan: Plan
+    plan: InputsPlan
     start_ms: int
     profile: Dense
     judged: Judged | None
@@ -77,7 +77,7 @@ class Closed(Struct, frozen=True, eq=False):
         return self.plan.tables
 
 
-def closed(name: tuple[str, str], plan: Plan, start_ms: int, profile: Dense, judged: Judged | None) -> Closed:
+def closed(name: tuple[str, str], plan: InputsPlan, start_ms: int, profile: Dense, judged: Judged | None) -> Closed:
     """A window ready to be told: what all readings and alerts of it share is computed once."""
     tables = plan.tables
     coarse_counts = reference.coarse(tables, profile.counts)

@@ -19,7 +19,7 @@ from stream.profiles.windows import Marks
 from stream.stages.detect.plan import Group, Serving
 from stream.wire.internal import Partial, Sample
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 
 class Open(Struct, frozen=True):
@@ -35,6 +35,7 @@ class Detectors(Struct, frozen=True, eq=False):
     ordered: HistogramState
     unordered: HistogramState
     rates: MeanState
+    means: MeanState
 
 
 class Laws(Struct, frozen=True, eq=False):
@@ -43,6 +44,7 @@ class Laws(Struct, frozen=True, eq=False):
     ordered: HistogramLaw
     unordered: HistogramLaw
     rates: MeanLaw
+    means: MeanLaw
 
 
 class Histories(Struct, frozen=True, eq=False):
@@ -51,13 +53,14 @@ class Histories(Struct, frozen=True, eq=False):
     ordered: History
     unordered: History
     rates: History
+    means: History
 
 
 class Tests(Struct, frozen=True, eq=False):
-    """Detectors without an e-value, of the ordered series; None while one is not enabled."""
+    """Detectors without an e-value, of the series that the plan names; None while one is not enabled."""
 
     adwin: AdwinState | None = None
-    """[2 * G * O] series: u, then its spread."""
+    """[measures * G * N] series: all by their first measure, then by the next."""
     page_hinkley: PageHinkleyState | None = None
     river: dict[str, RiverState] = field(default_factory=dict)
 

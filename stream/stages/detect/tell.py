@@ -11,6 +11,7 @@ from stream.detectors import Ints, Level, Reason, locate
 from stream.profiles import coarse, describe, trail
 from stream.profiles.reference import Tables
 from stream.signals import outliers
+from stream.stages.detect import inputs
 from stream.stages.detect import watch as watching
 from stream.stages.detect.detections import Asked
 from stream.stages.detect.plan import DETECTORS, KINDS, ORDERED, RATE, Group
@@ -308,7 +309,7 @@ def _after(  # noqa: PLR0913 - private, all an alert is made of
     numeric = window.plan.columns[signal].numeric
     if numeric is None:
         return _shares(found, counts, coarse.names(found))
-    n, moments = watching.moments_since(window.plan, watch, segment, signal, from_ms)
+    n, moments = inputs.moments_since(window.plan, watch.moments, segment, signal, from_ms)
     mean, std = describe.of_events(tables.scale, n, moments)
     p05, p50, p95 = coarse.quantiles(coarse.edges(tables, signal), counts, QUANTILES)
     return evidence.describe(mean=float(mean[0, numeric]), std=float(std[0, numeric]), p05=p05, p50=p50, p95=p95)

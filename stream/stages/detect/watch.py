@@ -1,4 +1,4 @@
-"""One closed window of one model version through all its detectors: profile in, levels and episodes out.
+"""One closed window of one model version through all its detectors: counts in, levels and episodes out.
 
 The e-detectors decide by groups (segment and kind): a quiet group alarms when its evidence reaches its threshold; that
 opens an episode, in which the *open* detectors test against the new law until the old one is back (`statistics.md` 8.2,
@@ -13,25 +13,36 @@ from msgspec import Struct
 from msgspec.structs import astuple, replace
 
 from stream.detectors import Bools, Codes, Floats, Ints, Level, Reason, Verdicts, budget, ln_sum, locate
-from stream.profiles import describe, overdispersion, reference
-from stream.profiles.summaries import Dense
+from stream.profiles.reference import Scores
 from stream.stages.detect import detections
 from stream.stages.detect.detections import Asked
-from stream.stages.detect.plan import KINDS, ORDERED, SHAPED, Group, Plan, Serving, counted, of_columns
+from stream.stages.detect.plan import SHAPED, Group, Plan
 from stream.stages.detect.series import Family, Seen
 from stream.stages.detect.state import Calibration, Detectors, Episode, Histories, Laws, OpenForm, Watch
 
 LISTING_WINDOWS: Final = 10
 """Windows after an alarm in which the evidence against the old law runs on, to complete the list (8.4)."""
-CALIBRATION_WINDOWS: Final = 100
-"""Live windows with events from which a reference built without serving times learns its overdispersion (2.8)."""
 SHAPED_WINDOWS: Final = 64
 """Windows of an episode in which its shape is looked at every time; then every `SHAPED_EVERY` of them."""
 SHAPED_EVERY: Final = 16
 
 Points: TypeAlias = Mapping[int, locate.ChangePoint]
-Triple: TypeAlias = tuple[Verdicts, Verdicts, Verdicts]
+Each: TypeAlias = tuple[Verdicts, Verdicts, Verdicts, Verdicts]
 """Of each family."""
+
+
+class Window(Struct, frozen=True, eq=False):
+    """A closed window, as its model version and its kind of signals have it."""
+
+    start_ms: int
+    counts: tuple[Ints, Ints, Ints, Ints]
+    """Of each family: what `Seen.counts` says."""
+    moments: Ints
+    """[M, k] sums that readers want since a change point."""
+    scores: tuple[Scores, ...]
+    """What detectors without an e-value look at: per measure, of all series of the family the plan names."""
+    no_bet: Codes
+    """[G, C] of `Reason`: members with one neither bet on this window nor remember it."""
 
 
 class Judged(Struct, frozen=True, eq=False):
@@ -55,8 +66,10 @@ class Scene(Struct, frozen=True, eq=False):
     plan: Plan
     start_ms: int
     end_ms: int
-    seen: tuple[Seen, Seen, Seen]
+    seen: tuple[Seen, Seen, Seen, Seen]
     """By each family."""
+    no_bet: Codes
+    """[G, C]"""
 
 
 class Place(Struct, frozen=True, eq=False):
@@ -68,32 +81,36 @@ class Place(Struct, frozen=True, eq=False):
     """Among the series of its family."""
 
 
-def start(plan: Plan, first_ms: int, began: dict[tuple[str, int], int]) -> Watch:
+def start(
+    plan: Plan, first_ms: int, began: dict[tuple[str, int], int], calibration: Calibration | None = None
+) -> Watch:
     """All detectors at rest, under a reference in force from the window `first_ms` on."""
     nothing = locate.start()
     return Watch(
         first_ms=first_ms,
-        quiet=_at_rest(plan, _home(plan)),
-        histories=Histories(nothing, nothing, nothing),
+        quiet=at_rest(plan),
+        histories=Histories(nothing, nothing, nothing, nothing),
         moments=nothing,
         began=began,
-        calibration=_calibration(plan) if plan.tables.reference.complete and not plan.serving_known else None,
+        calibration=calibration,
     )
 
 
-def update(plan: Plan, watch: Watch, start_ms: int, profile: Dense) -> tuple[Watch, Judged]:
+def update(plan: Plan, watch: Watch, window: Window) -> tuple[Watch, Judged]:
     """One window further. Cost: O(series), whatever the traffic; about 10 us per series."""
-    scene = _scene(plan, start_ms, profile)
-    watch = _remember(scene, watch, profile)
+    scene = _scene(plan, window)
+    watch = _remember(scene, watch, window)
     watch, quiet = _evidence(scene, watch)
-    resting = plan.ordered.spread(_mask(plan, watch.episodes))
-    tests, asked = detections.update(plan, watch.tests, scene.seen[ORDERED], profile, resting)
+    tested = plan.families[plan.tested]
+    resting = tested.spread(_mask(plan, watch.episodes))
+    seen = detections.Tested(scene.seen[plan.tested], window.scores, resting, tested.spread(window.no_bet))
+    tests, asked = detections.update(plan, watch.tests, seen)
     watch = replace(watch, tests=tests)
     watch, open_form = _open_evidence(scene, watch)
     open_before = watch.episodes
     watch, alarms, returns = _groups(scene, watch)
     level, statistic, threshold, reason = _levels(plan, quiet, open_form, open_before)
-    judged = Judged(
+    return watch, Judged(
         level=level if plan.serving_known else np.minimum(level, Level.WARNING).astype(np.int8),
         statistic=statistic,
         threshold=threshold,
@@ -102,54 +119,49 @@ def update(plan: Plan, watch: Watch, start_ms: int, profile: Dense) -> tuple[Wat
         alarms=alarms,
         returns=returns,
     )
-    return _calibrated(plan, watch, start_ms // plan.settings.windows.size, profile), judged
 
 
 def since(plan: Plan, watch: Watch, segment: int, column: int, from_ms: int) -> Ints:
-    """What is remembered of one series from a window on: [B] coarse counts, or [2] events and hits."""
+    """What is remembered of one series from a window on, as `Seen.counts` has it."""
     place = _place(plan, segment, column)
     return locate.since(astuple(watch.histories)[place.family], place.index, from_ms)
 
 
-def moments_since(plan: Plan, watch: Watch, segment: int, signal: int, from_ms: int) -> tuple[Ints, Ints]:
-    """Events [1, numeric signals] and moments [1, numeric signals, 4] of one numeric series from a window on."""
-    numeric = plan.tables.layout.numeric
-    place = numeric.index(signal)
-    found = locate.since(watch.moments, segment * len(numeric) + place, from_ms)
-    n, moments = np.zeros((1, len(numeric)), np.int64), np.zeros((1, len(numeric), len(found) - 1), np.int64)
-    n[0, place], moments[0, place] = found[-1], found[:-1]
-    return n, moments
+def at_rest(plan: Plan) -> Detectors:
+    """All e-detectors without evidence, around the laws of the reference."""
+    return _at_rest(plan, _home(plan))
 
 
-def _scene(plan: Plan, start_ms: int, profile: Dense) -> Scene:
-    ordered, unordered, rates = (
-        series.seen(start_ms, counts) for series, counts in zip(plan.families, counted(plan, profile), strict=True)
+def _scene(plan: Plan, window: Window) -> Scene:
+    ordered, unordered, rates, means = (
+        series.seen(window.start_ms, counts) for series, counts in zip(plan.families, window.counts, strict=True)
     )
-    return Scene(plan, start_ms, start_ms + plan.settings.windows.size, (ordered, unordered, rates))
+    end_ms = window.start_ms + plan.settings.windows.size
+    return Scene(plan, window.start_ms, end_ms, (ordered, unordered, rates, means), window.no_bet)
 
 
-def _remember(scene: Scene, watch: Watch, profile: Dense) -> Watch:
-    n = describe.valid_events(scene.plan.tables.scale, profile.counts)
-    moments = np.concatenate([profile.moments, n[:, :, None]], axis=2)
+def _remember(scene: Scene, watch: Watch, window: Window) -> Watch:
+    """The window in the past of every series; where nothing is bet on, it counts as empty."""
+    betting = scene.no_bet == Reason.NONE
     histories = (
-        locate.remember(history, scene.start_ms, seen.counts.astype(np.int32))
-        for history, seen in zip(astuple(watch.histories), scene.seen, strict=True)
+        locate.remember(history, scene.start_ms, series.compact(seen.counts * series.spread(betting)[:, None]))
+        for series, history, seen in zip(scene.plan.families, astuple(watch.histories), scene.seen, strict=True)
     )
     return replace(
         watch,
         histories=Histories(*histories),
-        moments=locate.remember(watch.moments, scene.start_ms, moments.reshape(-1, moments.shape[2])),
+        moments=locate.remember(watch.moments, scene.start_ms, window.moments),
     )
 
 
-def _evidence(scene: Scene, watch: Watch) -> tuple[Watch, Triple]:
+def _evidence(scene: Scene, watch: Watch) -> tuple[Watch, Each]:
     """The quiet detectors: all series but those of a group whose episode is older than the listing needs."""
     asleep = _mask(scene.plan, [group for group, one in watch.episodes.items() if one.windows >= LISTING_WINDOWS])
     quiet, verdicts = _updated(scene, _home(scene.plan), watch.quiet, ~asleep)
     return replace(watch, quiet=quiet), verdicts
 
 
-def _open_evidence(scene: Scene, watch: Watch) -> tuple[Watch, Triple | None]:
+def _open_evidence(scene: Scene, watch: Watch) -> tuple[Watch, Each | None]:
     """The open detectors, of the series whose group has an episode; none of them, none."""
     if watch.open_form is None:
         return watch, None
@@ -158,7 +170,7 @@ def _open_evidence(scene: Scene, watch: Watch) -> tuple[Watch, Triple | None]:
     return replace(watch, open_form=OpenForm(form.laws, detectors)), verdicts
 
 
-def _updated(scene: Scene, laws: Laws, detectors: Detectors, awake: Bools) -> tuple[Detectors, Triple]:
+def _updated(scene: Scene, laws: Laws, detectors: Detectors, awake: Bools) -> tuple[Detectors, Each]:
     """All families one window further; series that are not awake keep their state."""
     states: list[Any] = []
     found: list[Verdicts] = []
@@ -166,12 +178,13 @@ def _updated(scene: Scene, laws: Laws, detectors: Detectors, awake: Bools) -> tu
         scene.plan.families, astuple(laws), astuple(detectors), scene.seen, strict=True
     ):
         silent = np.full(len(series.phi), Reason.MUTED, np.int8)
-        reason = np.where(series.spread(awake) & series.enabled, series.reason, silent)
+        own = np.where(series.reason == Reason.NONE, series.spread(scene.no_bet), series.reason)
+        reason = np.where(series.spread(awake) & series.enabled, own, silent).astype(np.int8)
         after, verdicts = series.updated(state, law, seen, reason)
         states.append(after)
         found.append(verdicts)
-    ordered, unordered, rates = found
-    return Detectors(*states), (ordered, unordered, rates)
+    ordered, unordered, rates, means = found
+    return Detectors(*states), (ordered, unordered, rates, means)
 
 
 def _groups(scene: Scene, watch: Watch) -> tuple[Watch, frozenset[Group], frozenset[Group]]:
@@ -203,8 +216,7 @@ def _groups(scene: Scene, watch: Watch) -> tuple[Watch, frozenset[Group], frozen
 def _alarming(plan: Plan, ln_m: Floats) -> set[Group]:
     """Groups whose evidence reaches their threshold; `ln_m` [G, S]."""
     found: set[Group] = set()
-    for kind in KINDS:
-        members = plan.members[kind]
+    for kind, members in plan.members.items():
         if len(members):
             ln_g = ln_sum(ln_m[:, members] + budget.ln_weights(len(members)))
             found |= {(segment, kind) for segment in np.flatnonzero(ln_g >= plan.ln_group[kind]).tolist()}
@@ -313,7 +325,7 @@ def _closed(plan: Plan, watch: Watch, group: Group, one: Episode, back_ms: int) 
         law = place.series.shares(_law_in(plan, watch, place), place.index)[None]
         before = earlier.get((group[0], column), law[:0])
         earlier[group[0], column] = np.concatenate([before, law])[-locate.RECURRING_MAX :]
-    tested = plan.ordered.spread(_mask(plan, [group]))
+    tested = plan.families[plan.tested].spread(_mask(plan, [group]))
     episodes = {key: value for key, value in watch.episodes.items() if key != group}
     return replace(
         watch,
@@ -378,8 +390,8 @@ def _reset_quiet(plan: Plan, watch: Watch, group: Group) -> Watch:
 
 def _levels(
     plan: Plan,
-    quiet: Triple,
-    open_form: Triple | None,
+    quiet: Each,
+    open_form: Each | None,
     open_before: Mapping[Group, Episode],
 ) -> tuple[Codes, Floats, Floats, Codes]:
     """[G, C] level, statistic, threshold and reason.
@@ -404,38 +416,9 @@ def _levels(
     return level, statistic, threshold, reason
 
 
-def _calibration(plan: Plan) -> Calibration:
-    segments, columns = len(plan.tables.segments), plan.tables.layout.columns
-    counts, none = np.zeros((segments, columns), np.int64), np.zeros(segments, np.int64)
-    return Calibration(overdispersion.start(plan.tables), counts, none, none)
-
-
-def _calibrated(plan: Plan, watch: Watch, index: int, profile: Dense) -> Watch:
-    """Under a reference that does not know how serving spreads: learn it from the first windows with events."""
-    learning = watch.calibration
-    if learning is None or not profile.rows[0]:
-        return watch
-    windows, counts = learning.windows + (profile.rows > 0), learning.counts + profile.counts
-    sums = overdispersion.add(learning.sums, plan.tables, index, profile)
-    rows = learning.rows + profile.rows
-    if windows[0] < CALIBRATION_WINDOWS:
-        return replace(watch, calibration=Calibration(sums, counts, rows, windows))
-    phi = overdispersion.phi(sums, plan.tables, counts)
-    layout = plan.tables.layout
-    valid = np.stack([counts[:, reference.valid(layout, s)].sum(1) for s in range(len(layout.names))], axis=1)
-    events = np.repeat(rows[:, None], len(plan.columns), axis=1)
-    events[:, : valid.shape[1]] = valid
-    serving = Serving(
-        phi=of_columns(plan.tables, phi.signals, phi.rates, phi.rows),
-        n_bar=np.maximum(1.0, events / np.maximum(windows, 1)[:, None]),
-    )
-    # Evidence that was gathered as if events were independent does not count.
-    return replace(watch, calibration=None, serving=serving, quiet=_at_rest(plan, _home(plan)))
-
-
 def _home(plan: Plan) -> Laws:
     """The laws of the reference."""
-    return Laws(plan.ordered.law, plan.unordered.law, plan.rates.law)
+    return Laws(plan.ordered.law, plan.unordered.law, plan.rates.law, plan.means.law)
 
 
 def _at_rest(plan: Plan, laws: Laws) -> Detectors:

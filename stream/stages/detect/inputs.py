@@ -1,0 +1,89 @@
+"""The watch over inputs: a closed window goes through the detectors as a profile of its reference.
+
+Under a reference that does not know serving, how serving spreads is learned from the first live windows (2.8).
+"""
+
+from typing import Final
+
+import numpy as np
+from msgspec.structs import replace
+
+from stream.detectors import Ints, locate
+from stream.profiles import describe, overdispersion, reference
+from stream.profiles.summaries import Dense
+from stream.stages.detect import watch as watching
+from stream.stages.detect.plan import InputsPlan, Serving, counted, of_columns
+from stream.stages.detect.state import Calibration, Watch
+from stream.stages.detect.watch import Judged, Window
+
+CALIBRATION_WINDOWS: Final = 100
+"""Live windows with events that are learned from; verdicts stop at a warning until then."""
+
+
+def start(plan: InputsPlan, first_ms: int, began: dict[tuple[str, int], int]) -> Watch:
+    """All detectors at rest, under a reference in force from the window `first_ms` on."""
+    return watching.start(plan, first_ms, began, _calibration(plan))
+
+
+def update(plan: InputsPlan, watch: Watch, start_ms: int, profile: Dense) -> tuple[Watch, Judged]:
+    """One window further."""
+    after, judged = watching.update(plan, watch, window(plan, start_ms, profile))
+    return _calibrated(plan, after, start_ms, profile), judged
+
+
+def window(plan: InputsPlan, start_ms: int, profile: Dense) -> Window:
+    """The window of a profile of inputs: its scores are u and v of the ordered signals."""
+    n = describe.valid_events(plan.tables.scale, profile.counts)
+    moments = np.concatenate([profile.moments, n[:, :, None]], axis=2)
+    return Window(
+        start_ms=start_ms,
+        counts=counted(plan, profile),
+        moments=moments.reshape(-1, moments.shape[2]),
+        scores=reference.scores(plan.tables, profile.counts),
+        no_bet=np.zeros(plan.ln_threshold.shape, np.int8),
+    )
+
+
+def moments_since(
+    plan: InputsPlan, history: locate.History, segment: int, signal: int, from_ms: int
+) -> tuple[Ints, Ints]:
+    """Events [1, numeric signals] and moments [1, numeric signals, 4] of one numeric series from a window on."""
+    numeric = plan.tables.layout.numeric
+    place = numeric.index(signal)
+    found = locate.since(history, segment * len(numeric) + place, from_ms)
+    n, moments = np.zeros((1, len(numeric)), np.int64), np.zeros((1, len(numeric), len(found) - 1), np.int64)
+    n[0, place], moments[0, place] = found[-1], found[:-1]
+    return n, moments
+
+
+def _calibration(plan: InputsPlan) -> Calibration | None:
+    """Nothing seen yet; None where the reference knows serving, or is not complete."""
+    if plan.serving_known or not plan.tables.reference.complete:
+        return None
+    segments, columns = len(plan.tables.segments), plan.tables.layout.columns
+    counts, none = np.zeros((segments, columns), np.int64), np.zeros(segments, np.int64)
+    return Calibration(overdispersion.start(plan.tables), counts, none, none)
+
+
+def _calibrated(plan: InputsPlan, watch: Watch, start_ms: int, profile: Dense) -> Watch:
+    """One window further; empty ones tell nothing."""
+    learning = watch.calibration
+    if learning is None or not profile.rows[0]:
+        return watch
+    index = start_ms // plan.settings.windows.size
+    windows, counts = learning.windows + (profile.rows > 0), learning.counts + profile.counts
+    sums = overdispersion.add(learning.sums, plan.tables, index, profile)
+    rows = learning.rows + profile.rows
+    if windows[0] < CALIBRATION_WINDOWS:
+        return replace(watch, calibration=Calibration(sums, counts, rows, windows))
+    phi = overdispersion.phi(sums, plan.tables, counts)
+    layout = plan.tables.layout
+    valid = np.stack([counts[:, reference.valid(layout, s)].sum(1) for s in range(len(layout.names))], axis=1)
+    events = np.repeat(rows[:, None], len(plan.columns), axis=1)
+    events[:, : valid.shape[1]] = valid
+    serving = Serving(
+        phi=of_columns(plan.tables, phi.signals, phi.rates, phi.rows),
+        n_bar=np.maximum(1.0, events / np.maximum(windows, 1)[:, None]),
+    )
+    # Evidence that was gathered as if events were independent does not count.
+    return replace(watch, calibration=None, serving=serving, quiet=watching.at_rest(plan))
