@@ -101,6 +101,8 @@ stream/
 │   └── effects.py      effect sizes: how far, whatever the number of events
 ├── profiles/      3  what we remember         signals → profiles
 │   ├── summaries.py    integers that merge exactly: bin counts, fixed-point moments, the bottom-k sample
+│   ├── outcomes.py     integers of what pairs measure: scores, classes, errors, delays
+│   ├── exact.py        sums that are exact, and so equal in any order
 │   ├── windows.py      which window an event belongs to; watermark, lateness, closing
 │   ├── reference.py    what normal is, and which reference is in force when
 │   ├── cuts.py         bins and categories of a reference: its first phase
@@ -114,7 +116,7 @@ stream/
 │   ├── extract.py      columns of events and a reference → one bin per signal and row
 │   ├── outliers.py     one score per record
 │   ├── halves.py       predictions and labels as halves of pairs
-│   └── outcomes.py     pairs: what a prediction and its label measure
+│   └── outcomes.py     pairs of a prediction and its label as columns, and the grids they are counted on
 └── wire/          1  what crosses Kafka       bytes ↔ structs
     ├── record.py       the two ends of every topic
     ├── inbound.py      what others send, as columns of events

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from stream.signals import extract
 from stream.wire.internal import Reference, SignalReference
@@ -55,3 +57,12 @@ def columns(n: int, **given: Any) -> extract.Columns:
         "offsets": np.arange(n, dtype=np.int64),
     }
     return extract.Columns(**defaults | given)
+
+
+def plain(value: Any) -> Any:
+    """A value that compares by content: dtype, shape and every bit of its arrays."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, Struct):
+        return tuple(plain(one) for one in astuple(value))
+    return [plain(one) for one in value] if isinstance(value, list) else value

@@ -161,6 +161,53 @@ class Halves(Struct, frozen=True):
     """[n] index into `segments`; labels -1."""
 
 
+class Outcomes(Struct, frozen=True):
+    """What the pairs of one model version say of one window: integers alone, on grids that are the same everywhere.
+
+    Nothing but names decides what is added to what: summaries of the same model merge whatever references they were
+    made under. Grids and cells are those of `signals.outcomes`; arrays of what no pair has are of width 0.
+    """
+
+    model_id: str
+    model_version: str
+    window_start_ms: int
+    segments: list[str]
+    """[g] names of the segments present, `all` among them, sorted."""
+    pairs: Ints
+    """[g] pairs."""
+    wrong: Ints
+    """[g] pairs whose predicted class is not the actual one."""
+    log_loss: Ints
+    """[g] sum in units of 2^-20, over the pairs with a probability of the positive label; as the next."""
+    squared: Ints
+    """[g] sum of (score - label)^2 in units of 2^-20."""
+    ended: Ints
+    """[g] predictions whose horizon ended."""
+    labelled: Ints
+    """[g] those among them that have a label."""
+    gains: Ints
+    """[g, 3] requests which the champion answered too, then sums of d and d^2 in units of 2^-20, where d is the loss of
+    the champion minus that of this version."""
+    classes: list[str]
+    """[c] sorted: the 31 first by text, at most."""
+    confusion: Ints
+    """[g, c + 1, c + 1] actual by predicted class; the last is every other class. Without classes [g, 0, 0]."""
+    scores: Ints
+    """[g, score cells, 2] pairs by score, whose event did not or did happen: the actual class is the positive one, or,
+    where the score is the predicted label's, the predicted one."""
+    score_sums: Ints
+    """[g, score cells] sums of the scores in units of 2^-20."""
+    errors: Ints
+    """[g, error cells] pairs of two numbers by the size of e = output - truth."""
+    sums: Ints
+    """[g, 5, limbs] sums of e where it is positive, of -e where it is negative, of e^2, truth and truth^2, to the last
+    bit (`profiles.exact`)."""
+    delays: Ints
+    """[g, delay cells] pairs by delay of the label."""
+    spans: list[Span]
+    """Where the halves that completed the pairs stand."""
+
+
 class SourceMark(Struct, frozen=True):
     """Where one input partition stands after a transaction."""
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from makings import a_reference
+from makings import a_reference, plain
 from msgspec import Struct
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from stream.profiles import summaries
 from stream.signals import extract
@@ -108,15 +108,6 @@ def outlier(score: int, offset: int) -> OutlyingRow:
 
 def unknown(number: int) -> UnknownFeature:
     return UnknownFeature((number * 2_654_435_761) % 2**32, f"name-{number}", 1)
-
-
-def plain(value: Any) -> Any:
-    """A value that compares by content: dtype, shape and every bit of its arrays."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, value.tobytes()
-    if isinstance(value, Struct):
-        return tuple(plain(one) for one in astuple(value))
-    return [plain(one) for one in value] if isinstance(value, list) else value
 
 
 def by_window(partials: list[Partial]) -> dict[int, list[Partial]]:
