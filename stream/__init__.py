@@ -83,6 +83,7 @@ stream/
 │       ├── detections.py ADWIN, Page-Hinkley and river's, asked alongside
 │       ├── shown.py      what all that is told of a closed window shows
 │       ├── readings.py   a reading per signal
+│       ├── impact.py     what the change of an open episode means for the model
 │       └── tell.py       alerts and notices
 ├── alerts/        5  what people are told     verdicts → alerts
 │   ├── lifecycle.py    the table pending → firing → resolved and its times, one row per fingerprint

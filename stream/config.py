@@ -131,6 +131,8 @@ class Feature(BaseModel, frozen=True, extra="forbid"):
     """By default what most of its values are."""
     watch: bool = True
     """False: left out, such as an id that is new in every row."""
+    importance: float = Field(default=1.0, ge=0, le=100)
+    """How much a change of it matters, against the others: part of the severity of its alerts."""
 
 
 class Model(BaseModel, frozen=True, extra="forbid"):

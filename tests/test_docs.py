@@ -21,7 +21,14 @@ TABLE: Final = re.compile(r"^\| `([\w.]+)` \| (.+?) \|", re.MULTILINE)
 DEFAULTS: Final = {
     name: value for name, value, _ in config.rows(Loaded(Config(), {}, frozenset())) if not name.startswith("models")
 }
-OF_MODELS: Final = {"id", "segments", "features.NAME.type", "features.NAME.watch", "alerts.severity"}
+OF_MODELS: Final = {
+    "id",
+    "segments",
+    "features.NAME.type",
+    "features.NAME.watch",
+    "features.NAME.importance",
+    "alerts.severity",
+}
 
 
 def documented() -> dict[str, str]:

@@ -82,9 +82,11 @@ class Subject(Struct, frozen=True):
 class Situation(Struct, frozen=True, kw_only=True):
     """What a closed window shows of one group."""
 
-    severity: Severity
-    """By `policy.severity`."""
     details: Details
+    severity: Severity = "info"
+    """By `policy.severity` and the life cycle."""
+    impact: policy.Impact | None = None
+    """What the severity was decided by."""
     window: JudgedWindow | None = None
     reference_id: str | None = None
     reference_origin: Origin | None = None
@@ -142,7 +144,7 @@ def build(  # noqa: PLR0913 - an alert is made of who sends, what is meant and w
         details=msgspec.to_builtins(situation.details),
         generator=Generator("driftstream", sender.version, sender.config_id),
     )
-    alert = replace(alert, annotations=_annotations(sender, settings, alert, emission, situation.details))
+    alert = replace(alert, annotations=_annotations(sender, settings, alert, emission, situation))
     return envelope(alert, emission.event, sender.service_id, traceparent)
 
 
@@ -383,15 +385,18 @@ def _identity(subject: Subject) -> dict[str, str]:
 
 
 def _annotations(
-    sender: Sender, settings: policy.Settings, alert: Alert, emission: Emission, details: Details
+    sender: Sender, settings: policy.Settings, alert: Alert, emission: Emission, situation: Situation
 ) -> dict[str, str]:
     """The texts for people, then the operator's, then the link to the dashboard."""
+    details, impact = situation.details, situation.impact
     values = alert.labels | {
         "severity": alert.severity,
         "fingerprint": alert.fingerprint,
         "alert_id": alert.alert_id,
     }
     said = wording.texts(alert, emission.event, details, may_not_mature=emission.may_not_mature)
+    if impact is not None and alert.severity != policy.SEVERITY[alert.kind] and emission.event != "notice":
+        said = said._replace(description=f"{said.description} {wording.meaning(impact)}")
     texts = said._asdict() | policy.annotations(settings, values)
     if sender.public_url:
         texts["dashboard_url"] = f"{sender.public_url.rstrip('/')}/alerts/{alert.alert_id}"

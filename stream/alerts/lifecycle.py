@@ -19,8 +19,8 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from stream.alerts.policy import Settings
-from stream.wire.outbound import EventName, ResolveReason, SignalEntry
+from stream.alerts.policy import Settings, higher
+from stream.wire.outbound import EventName, ResolveReason, Severity, SignalEntry
 
 
 class State(StrEnum):
@@ -127,11 +127,19 @@ class Row(Struct, frozen=True):
     content: str = ""
     """`content_of` what was told last."""
     detections: tuple[Detection, ...] = field(default_factory=tuple)
+    severity: Severity | None = None
+    """The highest that was told of the episode: who was paged does not find the page taken back."""
+
+    def lifted(self, severity: Severity) -> Severity:
+        """What to tell where the window itself calls for `severity`: in an episode never less than was told."""
+        return higher(severity, self.severity) if self.state is State.FIRING else severity
 
 
 class Condition(Struct, frozen=True, kw_only=True):
     """What one closed window says about one group."""
 
+    severity: Severity = "info"
+    """What `policy.severity` says of this window alone."""
     alarm: bool = False
     """G >= A_g in this window."""
     returned: bool = False
@@ -160,6 +168,8 @@ class Emission(Struct, frozen=True, kw_only=True):
     sequence: int
     starts_at_ms: int
     updated_at_ms: int
+    severity: Severity = "info"
+    """Of the window, and in an episode never below what was told."""
     ends_at_ms: int | None = None
     resolve_reason: ResolveReason | None = None
     detections: tuple[SignalEntry, ...] = ()
@@ -248,6 +258,7 @@ def _times(cause: Cause, row: Row, state: State, now_ms: int) -> Row:
 def _event(event: EventName, cause: Cause, row: Row, condition: Condition, now_ms: int) -> tuple[Row, Emission]:
     starts = now_ms if event == "firing" or row.starts_at_ms is None else row.starts_at_ms
     sequence = 0 if event == "firing" else row.sequence
+    severity = condition.severity if event == "firing" else higher(condition.severity, row.severity)
     since_ms = starts - 1 if condition.since_ms is None else condition.since_ms
     detections, listed = _listed(row.detections, lambda detection: detection.at_ms > since_ms)
     emission = Emission(
@@ -255,6 +266,7 @@ def _event(event: EventName, cause: Cause, row: Row, condition: Condition, now_m
         sequence=sequence,
         starts_at_ms=starts,
         updated_at_ms=now_ms,
+        severity=severity,
         ends_at_ms=now_ms if event == "resolved" else None,
         resolve_reason=RESOLVES[cause] if event == "resolved" else None,
         detections=listed,
@@ -266,6 +278,7 @@ def _event(event: EventName, cause: Cause, row: Row, condition: Condition, now_m
         told_at_ms=now_ms,
         content=condition.content,
         detections=detections,
+        severity=severity,
     )
     return told, emission
 
@@ -277,6 +290,7 @@ def _notice(row: Row, condition: Condition, now_ms: int) -> tuple[Row, Emission]
         sequence=0,
         starts_at_ms=now_ms,
         updated_at_ms=now_ms,
+        severity=condition.severity,
         detections=listed,
         may_not_mature=condition.may_not_mature,
     )

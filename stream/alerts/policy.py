@@ -6,10 +6,11 @@ from string import Formatter
 from typing import Final
 from urllib.parse import quote
 
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stream.wire.durations import Duration
-from stream.wire.outbound import Kind, Severity
+from stream.wire.outbound import SEVERITIES, Kind, Severity
 
 SEVERITY: Final[dict[Kind, Severity]] = {
     "data_drift": "warning",
@@ -23,6 +24,12 @@ SEVERITY: Final[dict[Kind, Severity]] = {
     "retrain": "info",
 }
 """The default ladder: info for a log or a chat, warning for a ticket today, critical for a page now."""
+LADDER: Final = tuple(SEVERITIES)
+"""From the lowest."""
+SMALL: Final = 0.01
+"""Impact below which an alert is one step less urgent: one event in a hundred of the model is concerned."""
+LARGE: Final = 0.5
+"""Impact from which it is one step more urgent: every other event. A column in another unit, a field gone missing."""
 
 IDENTIFYING: Final = ("model_id", "model_version", "segment", "kind")
 """The labels every alert has, which make its fingerprint."""
@@ -83,12 +90,49 @@ class ModelSettings(BaseModel):
     """Overrides of the ladder and of `alerts.severity` by kind."""
 
 
-def severity(kind: Kind, settings: Settings, model: ModelSettings | None = None, *, improved: bool = False) -> Severity:
-    """How urgent a kind is: the model's word, else that of all alerts, else the ladder; an improvement is `info`."""
+class Impact(Struct, frozen=True):
+    """What a change means for the model, from the change point until now."""
+
+    size: float
+    """Share of the events that lie elsewhere than the reference says, 0 to 1: total variation, or change of a rate."""
+    importance: float = 1.0
+    """Of the signal, as its owner says; 1 unless they say something."""
+    share: float = 1.0
+    """Part of the model's traffic that the segment has, 0 to 1."""
+    harmed: bool = False
+    """Whether an alert of `performance` or `concept_drift` of the same version and segment is open."""
+
+    @property
+    def value(self) -> float:
+        """Size x importance x share."""
+        return self.size * self.importance * self.share
+
+
+def severity(
+    kind: Kind,
+    settings: Settings,
+    model: ModelSettings | None = None,
+    impact: Impact | None = None,
+    *,
+    improved: bool = False,
+) -> Severity:
+    """How urgent an alert is: the model's word, else that of all alerts, else the ladder by kind and impact.
+
+    On the ladder a small impact is one step down, a large one, or one that comes with damage, one step up. An
+    improvement is `info` in any case.
+    """
     if improved:
         return "info"
     own = model.severity if model else {}
-    return own.get(kind) or settings.severity.get(kind) or SEVERITY[kind]
+    if said := own.get(kind) or settings.severity.get(kind):
+        return said
+    step = 0 if impact is None else _step(impact)
+    return LADDER[min(max(LADDER.index(SEVERITY[kind]) + step, 0), len(LADDER) - 1)]
+
+
+def higher(one: Severity, other: Severity | None) -> Severity:
+    """The more urgent of two."""
+    return one if other is None else max(one, other, key=LADDER.index)
 
 
 def labels(settings: Settings, identity: Mapping[str, str]) -> dict[str, str]:
@@ -99,6 +143,12 @@ def labels(settings: Settings, identity: Mapping[str, str]) -> dict[str, str]:
 def annotations(settings: Settings, values: Mapping[str, str]) -> dict[str, str]:
     """The operator's annotations with their placeholders filled; inside a URL values are percent-encoded."""
     return {name: _filled(template, values) for name, template in settings.annotations.items()}
+
+
+def _step(impact: Impact) -> int:
+    if impact.harmed or impact.value >= LARGE:
+        return 1
+    return -1 if impact.value < SMALL else 0
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from math import floor, log, log10
 from typing import Final, NamedTuple, TypeAlias
 
+from stream.alerts.policy import Impact
 from stream.wire.outbound import (
     Alert,
     BurstDetails,
@@ -181,6 +182,13 @@ def texts(alert: Alert, event: EventName, details: Details, *, may_not_mature: b
             if event == "resolved":
                 said = _of_end(alert, said)
     return said._replace(summary=f"{place(alert)}: {said.summary}")
+
+
+def meaning(impact: Impact) -> str:
+    """What a change means for the model: why its alert is more, or less, urgent than its kind."""
+    weighed = "" if impact.importance == 1 else f", weighed {number(impact.importance, 2)} times"
+    concerned = f"It concerns about {percent(impact.size * impact.share)} of the model's events{weighed}."
+    return f"{concerned} The model answers worse, too." if impact.harmed else concerned
 
 
 def _of_point(details: OutlierDetails | ChallengerDetails | RetrainDetails) -> Texts:

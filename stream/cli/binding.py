@@ -6,6 +6,7 @@ from stream.alerts.evidence import Sender
 from stream.config import Config, Loaded
 from stream.detectors import river
 from stream.profiles.cuts import Declared
+from stream.signals.extract import FEATURE
 from stream.stages import References, detect, ingest
 from stream.worker.metrics import package_version
 from stream.worker.stages import Stages
@@ -62,6 +63,10 @@ def detect_settings(loaded: Loaded) -> detect.Settings:
         alerts=config.alerts,
         limits=config.limits,
         models={model.id: model.alerts for model in config.models},
+        importance={
+            model.id: {f"{FEATURE}{name}": feature.importance for name, feature in model.features.items()}
+            for model in config.models
+        },
         declared={model.id: declared(config, model.id) for model in config.models},
         topics=tuple(config.topics.predictions),
     )

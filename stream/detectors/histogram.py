@@ -194,6 +194,11 @@ def clip(q: Floats, p: Floats, epsilon: Floats) -> tuple[Floats, Bools]:
     return ln_r, bets
 
 
+def growth(q: Floats, p: Floats, epsilon: Floats) -> Floats:
+    """[...] what one event of the law q adds to ln M at best: D_eps of `statistics.md` 5.5; 0 inside the ball."""
+    return np.asarray((q * clip(q, p, epsilon)[0]).sum(-1))
+
+
 def _solved(q: Floats, p: Floats, epsilon: Floats) -> Floats:
     ratio = np.divide(q, p, out=np.ones_like(q), where=p > 0)
     order = np.argsort(-ratio, axis=-1, kind="stable")

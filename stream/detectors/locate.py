@@ -98,8 +98,11 @@ def remember(history: History, start_ms: int, values: Numbers, expected: Floats 
     return History(row, starts, tables[0], tables[1] if expected is not None else [])
 
 
-def since(history: History, series: int, from_ms: int) -> Numbers:
-    """Sum of one series over all entries that begin at or after `from_ms`: [B] counts, or [2] n and sum."""
+def since(history: History, series: int | Ints, from_ms: int) -> Numbers:
+    """Sum of one series over all entries that begin at or after `from_ms`: [B] counts, or [2] n and sum.
+
+    Of several series ([S] indices) a row for each.
+    """
     chosen = _behind(history, from_ms)
     return np.asarray(_stacked(history.values, series, chosen).sum(0))
 
@@ -187,7 +190,7 @@ def _behind(history: History, from_ms: int) -> Bools:
     return np.array(history.start_ms, np.int64) >= from_ms
 
 
-def _stacked(entries: list[Numbers], series: int, chosen: Bools) -> Numbers:
+def _stacked(entries: list[Numbers], series: int | Ints, chosen: Bools) -> Numbers:
     return np.stack([entry[series] for entry, take in zip(entries, chosen, strict=True) if take])
 
 

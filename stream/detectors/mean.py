@@ -148,6 +148,12 @@ def stakes(state: State, law: Law) -> Floats:
     return pay_in(law.weights, law.bets, state.n_prev, state.phi_prev)
 
 
+def growth(law: Law, means: Floats) -> Floats:
+    """[R] what one event adds to ln M where the mean is `means` [R], by the best likelihood expert; at least 0."""
+    gains = means[:, None] * law.ln_one + (1 - means[:, None]) * law.ln_zero
+    return np.asarray(np.where(law.bets[:, : gains.shape[1]], gains, 0.0).max(1, initial=0.0))
+
+
 def ln_evidence(state: State) -> Floats:
     """[R] ln M of every series; -inf at rest."""
     return ln_sum(state.ln_m)

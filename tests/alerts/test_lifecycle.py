@@ -290,3 +290,33 @@ def test_whatever_windows_bring_episodes_are_whole(windows: list[tuple[int, Cond
     for earlier, later in pairwise(told):
         if later.event == "updated":
             assert later.updated_at_ms - earlier.updated_at_ms >= chosen.update_interval
+
+
+def test_what_becomes_more_urgent_is_told_and_nothing_is_taken_back() -> None:
+    windows = {
+        2: Condition(alarm=True, content="a", severity="warning"),
+        70: Condition(content="b", severity="critical"),
+        140: Condition(content="c", severity="info"),
+        150: Condition(returned=True, content="c"),
+    }
+    row, told = story(windows, 160, otherwise=Condition(content="a", severity="info"))
+    assert [(one.event, one.severity) for one in told if one.event != "updated"] == [
+        ("firing", "warning"),
+        ("resolved", "critical"),
+    ]
+    assert {one.severity for one in told if one.updated_at_ms >= 70 * MINUTE} == {"critical"}
+    assert row.lifted("info") == "info"  # the episode is over
+
+
+def test_the_next_episode_begins_with_its_own_severity() -> None:
+    windows = {
+        2: Condition(alarm=True, content="a", severity="critical"),
+        5: Condition(new_reference=True, alarm=True, content="a", severity="warning"),
+    }
+    row, told = story(windows, 6)
+    assert [(one.event, one.severity) for one in told] == [
+        ("firing", "critical"),
+        ("resolved", "critical"),
+        ("firing", "warning"),
+    ]
+    assert (row.lifted("info"), row.lifted("critical")) == ("warning", "critical")

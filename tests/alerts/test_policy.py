@@ -1,10 +1,13 @@
 """Severity, labels and annotations: what an operator may set, and what is refused with the mend."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stream.alerts import policy
-from stream.alerts.policy import ModelSettings, Settings
+from stream.alerts.policy import Impact, ModelSettings, Settings
+from stream.wire.outbound import Kind
 
 IDENTITY = {"model_id": "credit/eu", "model_version": "3", "segment": "all", "kind": "data_drift"}
 
@@ -76,3 +79,47 @@ def test_a_wrong_setting_is_refused_with_words_that_help(given: dict[str, object
     with pytest.raises(ValidationError) as refusal:
         Settings.model_validate(given)
     assert words in str(refusal.value)
+
+
+# -- severity by impact ------------------------------------------------------------------------------------------------
+
+LARGE, SMALL = Impact(size=0.8), Impact(size=0.2, share=0.01)
+
+
+def test_the_impact_is_the_size_weighed_with_the_importance_and_the_share_of_the_traffic() -> None:
+    assert Impact(size=0.3).value == 0.3
+    assert Impact(size=0.3, importance=2, share=0.5).value == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("kind", policy.SEVERITY)
+def test_a_large_impact_is_one_step_up_and_a_small_one_down_within_the_ladder(kind: Kind) -> None:
+    rank = policy.LADDER.index(policy.SEVERITY[kind])
+    assert policy.severity(kind, Settings(), impact=LARGE) == policy.LADDER[min(rank + 1, 2)]
+    assert policy.severity(kind, Settings(), impact=SMALL) == policy.LADDER[max(rank - 1, 0)]
+    assert policy.severity(kind, Settings(), impact=Impact(size=0.1)) == policy.SEVERITY[kind]
+
+
+@pytest.mark.parametrize("size", [0.0, 0.1, 0.9])
+def test_a_drift_that_comes_with_damage_is_critical_whatever_its_size(size: float) -> None:
+    assert policy.severity("data_drift", Settings(), impact=Impact(size=size, harmed=True)) == "critical"
+
+
+def test_what_the_owner_says_matters_more_or_nothing_moves_the_step() -> None:
+    moved = 0.2
+    assert policy.severity("data_drift", Settings(), impact=Impact(moved, importance=3)) == "critical"
+    assert policy.severity("data_drift", Settings(), impact=Impact(moved, importance=0)) == "info"
+
+
+def test_an_override_wins_over_the_impact() -> None:
+    fleet, model = Settings(severity={"data_drift": "warning"}), ModelSettings(severity={"data_drift": "info"})
+    assert policy.severity("data_drift", fleet, impact=LARGE) == "warning"
+    assert policy.severity("data_drift", fleet, model, LARGE) == "info"
+
+
+@given(st.floats(0, 1), st.floats(0, 100), st.floats(0, 1), st.floats(0, 1), st.sampled_from(sorted(policy.SEVERITY)))
+def test_more_impact_is_never_less_urgent(
+    size: float, importance: float, share: float, more: float, kind: Kind
+) -> None:
+    one = policy.severity(kind, Settings(), impact=Impact(size, importance, share))
+    larger = policy.severity(kind, Settings(), impact=Impact(min(1.0, size + more), importance, share))
+    assert policy.LADDER.index(larger) >= policy.LADDER.index(one)

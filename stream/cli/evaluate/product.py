@@ -120,9 +120,7 @@ def promise(scenario: Scenario, own: InputsPlan, law: Law, seed: int) -> float:
 
 def _growth(counts: Ints, p: Floats, epsilon: Floats) -> Floats:
     """[N] expected ln of the clipped likelihood ratio per event under the law of the counts."""
-    q = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    ln_r, _ = histogram.clip(q, p, epsilon)
-    return np.asarray((q * ln_r).sum(1))
+    return histogram.growth(counts / np.maximum(counts.sum(1, keepdims=True), 1), p, epsilon)
 
 
 def _only_delay(scenario: Scenario) -> bool:

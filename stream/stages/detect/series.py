@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from msgspec import Struct
 
-from stream.detectors import Bools, Codes, Floats, Ints, Sums, Verdicts, episode, histogram, locate, mean
+from stream.detectors import Bools, Codes, Floats, Ints, Sums, Verdicts, effects, episode, histogram, locate, mean
 from stream.profiles import reference
 
 L = TypeVar("L", histogram.Law, mean.Law)
@@ -124,6 +124,15 @@ class Distributions(Series, frozen=True, eq=False):
         ratio = np.divide(p, law.p[index], out=np.ones_like(p), where=p > 0)
         near = episode.returned(counts[None], self.law.p[own], self.law.epsilon[own], self.phi[own])
         return bool(near[0]) and float((counts * np.log(ratio)).sum()) >= 0
+
+    def events(self, counts: Ints) -> Floats:
+        """[S] events of counts [S, B]."""
+        return np.asarray(counts.sum(1, dtype=np.float64))
+
+    def distance(self, chosen: Ints, counts: Ints) -> Floats:
+        """[S] total variation between the law of the reference and the counts [S, B] of the chosen series."""
+        p = self.law.p[chosen]
+        return np.asarray(0.5 * np.abs(effects.smoothed(counts, np.count_nonzero(p, axis=1)) - p).sum(1))
 
     def score(self, index: int, counts: Ints) -> tuple[Floats, Floats, float]:
         """The score whose mean moved most, the law it is compared with, and its standard deviation under that law.
@@ -266,6 +275,15 @@ class Means(Series, frozen=True, eq=False):
         )
         ratio = np.log(self.shares(self.law, index)) - np.log(self.shares(law, index))
         return bool(near[0]) and float((np.array([n - s, s]) * ratio).sum()) >= 0
+
+    def events(self, counts: Ints) -> Floats:
+        """[S] events of counts [S, 2 or 3]."""
+        return counts[:, 0].astype(np.float64)
+
+    def distance(self, chosen: Ints, counts: Ints) -> Floats:
+        """[S] how far the means of the chosen series lie from those of the reference, one event of it added."""
+        own, (n, s, _) = self.law.mean[chosen], self.sums(counts)
+        return np.asarray(np.abs((s + own) / (n + 1) - own))
 
     def score(self, index: int, counts: Ints) -> tuple[Floats, Floats, float]:
         """The value itself, its mean in the reference, and its standard deviation there or now, the larger one.

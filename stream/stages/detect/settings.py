@@ -40,6 +40,8 @@ class Settings(Struct, frozen=True, eq=False):
     alerts: AlertSettings = field(default_factory=AlertSettings)
     limits: Limits = field(default_factory=Limits)
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    importance: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By model id and signal; 1 for those that are not here."""
     declared: Mapping[str, Declared] = field(default_factory=dict)
     """By model id."""
     topics: tuple[str, ...] = ("predictions",)

@@ -11,7 +11,7 @@ from stream.detectors import Ints, Level, Reason, locate
 from stream.profiles import coarse, describe, trail
 from stream.profiles.reference import Tables
 from stream.signals import outliers
-from stream.stages.detect import inputs
+from stream.stages.detect import impact, inputs
 from stream.stages.detect import watch as watching
 from stream.stages.detect.detections import Asked
 from stream.stages.detect.plan import DETECTORS, KINDS, ORDERED, RATE, Group
@@ -24,21 +24,32 @@ from stream.wire.record import Outgoing
 
 
 def alerts(
-    window: Closed, version: Version, watch: Watch, *, new_reference: bool = False
+    window: Closed,
+    version: Version,
+    watch: Watch,
+    *,
+    new_reference: bool = False,
+    harmed: frozenset[str] = frozenset(),
 ) -> tuple[dict[tuple[str, str], lifecycle.Row], list[Outgoing]]:
-    """The rows of all groups after this window, and the alert records it publishes."""
+    """The rows of all groups after this window, and the alert records it publishes.
+
+    `harmed`: segments whose performance or concept has an open alert as of the same window end.
+    """
     rows, records = dict(version.alerts), []
     detections = _detections(window)
     for segment, name in enumerate(window.tables.segments):
         for kind in KINDS:
             own = detections.get((segment, kind), ())
             row = rows.get((name, kind), lifecycle.Row())
-            condition = _condition(window, version, watch, (segment, kind), row, own, new_reference=new_reference)
+            meant = _meant(window, watch, (segment, kind), harmed)
+            condition = _condition(
+                window, version, watch, (segment, kind), row, own, meant, new_reference=new_reference
+            )
             if _nothing(row, condition):
                 continue
             row, emissions = lifecycle.advance(row, condition, window.end_ms, window.settings.alerts)
             rows[name, kind] = row
-            records += [_record(window, version, watch, (segment, kind), emission) for emission in emissions]
+            records += [_record(window, version, watch, (segment, kind), emission, meant) for emission in emissions]
     return rows, records
 
 
@@ -85,7 +96,7 @@ def outlier_notices(window: Closed, worst: Iterable[OutlyingRow]) -> list[Outgoi
         worst,
         model_id=window.model_id,
         model_version=window.model_version,
-        severity=_severity(window, "outlier"),
+        severity=_severity(window, "outlier", None),
         threshold=outliers.threshold(found, settings.outliers, settings.budget.period),
         reference_id=found.reference_id,
         reference_origin=found.origin,
@@ -106,6 +117,7 @@ def _condition(  # noqa: PLR0913 - private, all an alert is made of
     group: Group,
     row: lifecycle.Row,
     detections: tuple[SignalEntry, ...],
+    meant: policy.Impact | None,
     *,
     new_reference: bool,
 ) -> lifecycle.Condition:
@@ -113,10 +125,11 @@ def _condition(  # noqa: PLR0913 - private, all an alert is made of
     judged = window.judged
     columns = [] if one is None else [window.plan.columns[place] for place in one.moved]
     names = [f"{column.signal} {column.measure}" for column in columns]
-    content = row.content
+    content, severity = row.content, _severity(window, group[1], meant)
     if one is not None:
-        content = lifecycle.content_of(_severity(window, group[1]), one.shape, names, one.shifts)
+        content = lifecycle.content_of(row.lifted(severity), one.shape, names, one.shifts)
     return lifecycle.Condition(
+        severity=severity,
         alarm=judged is not None and group in judged.alarms,
         returned=judged is not None and group in judged.returns,
         new_reference=new_reference,
@@ -127,9 +140,16 @@ def _condition(  # noqa: PLR0913 - private, all an alert is made of
     )
 
 
-def _record(window: Closed, version: Version, watch: Watch, group: Group, emission: lifecycle.Emission) -> Outgoing:
+def _record(  # noqa: PLR0913 - private, all an alert is made of
+    window: Closed,
+    version: Version,
+    watch: Watch,
+    group: Group,
+    emission: lifecycle.Emission,
+    meant: policy.Impact | None,
+) -> Outgoing:
     subject = evidence.Subject(window.model_id, window.model_version, window.tables.segments[group[0]], group[1])
-    situation = _situation(window, version, watch, group)
+    situation = replace(_situation(window, version, watch, group), severity=emission.severity, impact=meant)
     return outbound.alert_record(
         evidence.build(window.settings.sender, window.settings.alerts, subject, emission, situation)
     )
@@ -143,7 +163,6 @@ def _situation(window: Closed, version: Version, watch: Watch, group: Group) -> 
     since_ms = window.start_ms if point is None else point.at_ms
     entries = [] if one is None else [_moved(window, watch, group, one, column) for column in one.moved]
     return evidence.Situation(
-        severity=_severity(window, kind),
         details=_details(window, watch, group, one, entries),
         window=evidence.judged_window(
             window.start_ms,
@@ -339,8 +358,13 @@ def _bin_names(tables: Tables, signal: int) -> list[str]:
     return coarse.names(found)
 
 
-def _severity(window: Closed, kind: outbound.Kind) -> outbound.Severity:
-    return policy.severity(kind, window.settings.alerts, window.settings.models.get(window.model_id))
+def _severity(window: Closed, kind: outbound.Kind, meant: policy.Impact | None) -> outbound.Severity:
+    return policy.severity(kind, window.settings.alerts, window.settings.models.get(window.model_id), meant)
+
+
+def _meant(window: Closed, watch: Watch, group: Group, harmed: frozenset[str]) -> policy.Impact | None:
+    importance = window.settings.importance.get(window.model_id, {})
+    return impact.of(window.plan, watch, group, importance, harmed=window.tables.segments[group[0]] in harmed)
 
 
 def _times(point: locate.ChangePoint) -> tuple[int, int, int]:
