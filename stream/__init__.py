@@ -110,6 +110,8 @@ stream/
 │   ├── building.py     a reference from training rows
 │   ├── learning.py     a reference from the stream
 │   ├── overdispersion.py  how much wider sums spread than under independence
+│   ├── cycles.py       what learning adds up hour by hour
+│   ├── seasons.py      what is normal at this hour
 │   ├── coarse.py       a distribution of which only coarse bins are kept, for readers
 │   ├── describe.py     mean, deviation and quantiles of a window, for readers
 │   └── trail.py        where the recent windows stand in the input

@@ -29,6 +29,7 @@ from stream.detectors.histogram import Settings as Histogram
 from stream.detectors.mean import Settings as Mean
 from stream.detectors.page_hinkley import Settings as PageHinkley
 from stream.profiles.learning import Settings as Learn
+from stream.profiles.seasons import Settings as Seasonality
 from stream.profiles.windows import Settings as Windows
 from stream.signals.outliers import Settings as Outliers
 from stream.stages.detect import STATE_VERSION
@@ -154,6 +155,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     budget: Budget = Budget()
     detectors: Detectors = Detectors()
     learn: Learn = Learn()
+    seasonality: Seasonality = Seasonality()
     outliers: Outliers = Outliers()
     limits: Limits = Limits()
     alerts: policy.Settings = policy.Settings()

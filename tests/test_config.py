@@ -86,6 +86,13 @@ def test_rows_write_every_setting_as_the_file_would(tmp_path: Path) -> None:
         ("[budget]\nfalse_alarms = 0", "drift.toml:2: budget.false_alarms = 0: expected greater than 0"),
         ("[budget]\nfalse_alarms = inf", "drift.toml:2: budget.false_alarms = inf: expected a finite number"),
         ("[budget]\nmodel_versions = 3", "drift.toml:2: budget.model_versions = 3: must be a power of two"),
+        (
+            '[seasonality]\ntimezone = "Vienna"',
+            (
+                'drift.toml:2: seasonality.timezone = "Vienna": '
+                "'Vienna' is not a time zone; use a name such as Europe/Vienna"
+            ),
+        ),
         ("budget = 3", "drift.toml:1: budget = 3: expected a table, such as [budget]"),
         ("[http]\nport = 70000", "drift.toml:2: http.port = 70000: expected less than or equal to 65535"),
         ("[[models]]\nsegments = []", "drift.toml: models[0].id: is required; add it"),

@@ -60,6 +60,7 @@ def detect_settings(loaded: Loaded) -> detect.Settings:
         river={f"{river.PREFIX}{name}": table.of(name) for name, table in config.detectors.river.items()},
         outliers=config.outliers,
         learn=config.learn,
+        seasonality=config.seasonality,
         alerts=config.alerts,
         limits=config.limits,
         models={model.id: model.alerts for model in config.models},

@@ -63,7 +63,12 @@ def build(
     plan = Plan(model_id, model_version, config.windows.size, declared(config, model_id))
     try:
         built = building.build(
-            rows, plan, serving=serving, effective_from_ms=in_force_ms, sample_rows=config.learn.rows
+            rows,
+            plan,
+            serving=serving,
+            effective_from_ms=in_force_ms,
+            sample_rows=config.learn.rows,
+            timezone=config.seasonality.timezone,
         )
     except ValueError as error:
         raise Stopped(EXIT_CHECK_FAILED, "reference", f"{', '.join(paths)}: {error}") from None

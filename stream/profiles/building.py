@@ -11,9 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from stream.profiles import cuts, learning, overdispersion, reference, summaries
+from stream.profiles import cuts, learning, overdispersion, reference, seasons, summaries
 from stream.profiles.cuts import Plan, Row, Schema
 from stream.profiles.reference import Tables
+from stream.profiles.seasons import Rung
 from stream.profiles.summaries import Dense, Group
 from stream.profiles.windows import start_of
 from stream.signals import extract, outliers
@@ -26,17 +27,19 @@ _ROWS_AT_ONCE: Final = 16_384
 """Rows turned into columns at once: some 100 MB at most."""
 
 
-def build(
+def build(  # noqa: PLR0913 - rows, what is known of them, three settings
     rows: Sequence[Row],
     plan: Plan,
     *,
     serving: bool,
     effective_from_ms: int,
     sample_rows: int = summaries.SAMPLE_ROWS,
+    timezone: str = seasons.UTC,
 ) -> Reference:
     """The complete reference of training rows, named by its content.
 
-    `serving` says that the rows are a complete log with times. The same rows in any order give the same reference.
+    `serving` says that the rows are a complete log with times; its slots are hours of `timezone`. The same rows in any
+    order give the same reference.
     Costs about 50 us per row of 20 features. Raises `ValueError` with fewer than 640 rows, or when they have no values.
     """
     ordered = _by_hash(rows)
@@ -57,8 +60,11 @@ def build(
     tables = reference.compile_tables(cut)
     times = [row.time_ms for row in ordered]
     data = (rfc3339(min(times)), rfc3339(max(times)))
-    counts, phi = _served(tables, schema, ordered, sample) if serving else (_unserved(tables, schema, rest), None)
-    return learning.completed(tables, counts, phi, effective_from_ms=effective_from_ms, origin="built", data=data)
+    if serving:
+        counts, found = _served(learning.no_counts(tables, timezone), tables, schema, ordered, sample)
+    else:
+        counts, found = _unserved(tables, schema, rest), None
+    return learning.completed(tables, counts, found, effective_from_ms=effective_from_ms, origin="built", data=data)
 
 
 def _by_hash(rows: Sequence[Row]) -> list[Row]:
@@ -70,14 +76,13 @@ def _by_hash(rows: Sequence[Row]) -> list[Row]:
 
 
 def _served(
-    tables: Tables, schema: Schema, rows: Sequence[Row], sample: Sequence[Row]
-) -> tuple[learning.Counts, overdispersion.Overdispersion]:
-    """Counts of all rows but the sample, and the overdispersion of all of them, window by window."""
-    counts = learning.no_counts(tables)
+    counts: learning.Counts, tables: Tables, schema: Schema, rows: Sequence[Row], sample: Sequence[Row]
+) -> tuple[learning.Counts, tuple[overdispersion.Overdispersion, Rung | None]]:
+    """Counts of all rows but the sample; slots and overdispersion of all of them, window by window."""
     for start_ms, window in _windows(tables, schema, rows):
         counts = learning.add(counts, tables, start_ms, window)
-    phi = overdispersion.phi(counts.sums, tables, counts.dense.counts)
-    return learning.without(counts, total(tables, schema, sample)), phi
+    found = learning.overdispersion_of(counts, tables)
+    return learning.without(counts, total(tables, schema, sample)), found
 
 
 def _unserved(tables: Tables, schema: Schema, rows: Sequence[Row]) -> learning.Counts:

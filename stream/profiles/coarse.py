@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from stream.profiles.reference import UNORDERED_BINS, Tables, coarse_bins, largest_bins, valid
+from stream.profiles.reference import UNORDERED_BINS, Tables, bins_of
 from stream.wire.internal import SignalReference
 
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -21,8 +21,7 @@ TOP_CATEGORIES: Final = 5
 def edges(tables: Tables, index: int) -> Floats:
     """The borders between the coarse bins of a numeric signal: one less than it has bins."""
     signal = tables.reference.signals[tables.layout.names[index]]
-    bins = coarse_bins(tables.u[valid(tables.layout, index)])
-    return np.array(signal.edges or (), dtype=np.float64)[np.flatnonzero(np.diff(bins))]
+    return np.array(signal.edges or (), dtype=np.float64)[np.flatnonzero(np.diff(bins_of(signal)))]
 
 
 def quantiles(edges: Floats, counts: Ints, shares: Sequence[float]) -> list[float | None]:
@@ -50,7 +49,7 @@ def names(signal: SignalReference) -> list[str]:
     found = category_names(signal)
     if len(found) <= UNORDERED_BINS:
         return found
-    bins = largest_bins(np.array(signal.counts, dtype=np.int64))
+    bins = bins_of(signal)
     return [*(name for name, place in zip(found, bins, strict=True) if place < UNORDERED_BINS - 1), "rest"]
 
 

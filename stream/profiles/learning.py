@@ -17,10 +17,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 
-from stream.profiles import cuts, describe, overdispersion, reference
+from stream.profiles import cuts, cycles, describe, overdispersion, reference, seasons
 from stream.profiles.cuts import Plan
 from stream.profiles.overdispersion import Overdispersion
 from stream.profiles.reference import ROW_RATES, Tables
+from stream.profiles.seasons import Rung
 from stream.profiles.summaries import MOMENTS, SAMPLE_ROWS, Dense, merge_samples
 from stream.wire.codec import named, rfc3339
 from stream.wire.durations import Duration
@@ -73,6 +74,7 @@ class Counts(Struct, frozen=True, eq=False):
     """[G] rows in them"""
     dense: Dense
     sums: overdispersion.Sums
+    cycle: cycles.Sums
     first_ms: int | None
     """Start of the first window."""
     end_ms: int
@@ -98,12 +100,19 @@ def phase(state: State) -> Phase:
 
 
 def sampled(  # noqa: PLR0913 - two states, two settings, two times
-    state: State, settings: Settings, plan: Plan, sample: Sample, *, end_ms: int, effective_from_ms: int
+    state: State,
+    settings: Settings,
+    plan: Plan,
+    sample: Sample,
+    *,
+    end_ms: int,
+    effective_from_ms: int,
+    timezone: str = seasons.UTC,
 ) -> tuple[State, Reference | None]:
     """One closed window without a reference more, ending at `end_ms`.
 
     When the sample is large enough the second value is the provisional reference, to be published, in force from
-    `effective_from_ms` on; the state is then counting. Nothing happens in another phase.
+    `effective_from_ms` on; the state is then counting, by hours of `timezone`. Nothing happens in another phase.
     """
     if phase(state) is not Phase.SAMPLING:
         return state, None
@@ -118,7 +127,7 @@ def sampled(  # noqa: PLR0913 - two states, two settings, two times
         found = cuts.provisional(cuts.columns_of(rows, schema), schema, plan, effective_from_ms=effective_from_ms)
     except ValueError:  # rows without any value: there is nothing to learn yet
         return replace(state, sample=merged), None
-    return State(provisional=found, counts=no_counts(reference.compile_tables(found))), found
+    return State(provisional=found, counts=no_counts(reference.compile_tables(found), timezone)), found
 
 
 def counted(  # noqa: PLR0913 - as `sampled`
@@ -132,15 +141,15 @@ def counted(  # noqa: PLR0913 - as `sampled`
     if state.counts is None or phase(state) is not Phase.COUNTING:
         return state, None
     counts = add(state.counts, tables, start_ms, window)
-    found = _enough(counts, settings, tables)
-    if found is None:
+    phi = _enough(counts, settings, tables)
+    if phi is None:
         return replace(state, counts=counts), None
     data = (rfc3339(counts.first_ms or 0), rfc3339(counts.end_ms - 1))
-    learned = completed(tables, counts, found, effective_from_ms=effective_from_ms, origin="learned", data=data)
+    learned = completed(tables, counts, phi, effective_from_ms=effective_from_ms, origin="learned", data=data)
     return State(learned=True), learned
 
 
-def no_counts(tables: Tables) -> Counts:
+def no_counts(tables: Tables, timezone: str = seasons.UTC) -> Counts:
     """Nothing counted yet against these tables."""
     segments, columns = len(tables.segments), tables.layout.columns
     none = np.zeros(segments, dtype=np.int64)
@@ -152,7 +161,7 @@ def no_counts(tables: Tables) -> Counts:
         counts=np.zeros((segments, columns), dtype=np.int64),
         moments=np.zeros((segments, len(tables.layout.numeric), MOMENTS), dtype=np.int64),
     )
-    return Counts(none, none, dense, overdispersion.start(tables), None, 0)
+    return Counts(none, none, dense, overdispersion.start(tables), cycles.start(tables, timezone), None, 0)
 
 
 def add(counts: Counts, tables: Tables, start_ms: int, window: Dense) -> Counts:
@@ -163,6 +172,7 @@ def add(counts: Counts, tables: Tables, start_ms: int, window: Dense) -> Counts:
         window_rows=counts.window_rows + window.rows,
         dense=plus(counts.dense, window),
         sums=overdispersion.add(counts.sums, tables, start_ms // size_ms, window),
+        cycle=cycles.add(counts.cycle, tables, start_ms, window.counts[0]) if window.rows[0] else counts.cycle,
         first_ms=start_ms if counts.first_ms is None else counts.first_ms,
         end_ms=start_ms + size_ms,
     )
@@ -183,10 +193,24 @@ def without(counts: Counts, sample: Dense) -> Counts:
     return replace(counts, dense=plus(counts.dense, sample, -1))
 
 
+def overdispersion_of(counts: Counts, tables: Tables, at_least: Rung = "global") -> tuple[Overdispersion, Rung | None]:
+    """The overdispersion of what was counted, of segment `all` against the best rung; None: no day has passed.
+
+    The rung is never below `at_least`.
+    """
+    phi = overdispersion.phi(counts.sums, tables, counts.dense.counts)
+    season = cycles.season(counts.cycle, tables, counts.dense.counts[0], phi_max=PHI_MAX, at_least=at_least)
+    if season is None or season.rung == "global":
+        return phi, None if season is None else season.rung
+    signals = phi.signals.copy()
+    signals[0] = season.phi
+    return replace(phi, signals=signals), season.rung
+
+
 def completed(  # noqa: PLR0913 - all that a reference is made of
     tables: Tables,
     counts: Counts,
-    phi: Overdispersion | None,
+    found: tuple[Overdispersion, Rung | None] | None,
     *,
     effective_from_ms: int,
     origin: Origin,
@@ -194,53 +218,55 @@ def completed(  # noqa: PLR0913 - all that a reference is made of
 ) -> Reference:
     """The reference of the second phase, named by its content: the cuts of `tables` with all that was counted.
 
-    `phi` None: overdispersion and rows per window stay unknown. `data` is the period the rows come from.
+    `found` is what `overdispersion_of` the counts says; None: overdispersion, rows per window and slots stay unknown.
+    `data` is the period the rows come from.
     """
+    phi, rung = (None, None) if found is None else found
     dense, names = counts.dense, tables.segments
     window_rows = _known(
         names, None if phi is None else counts.window_rows / np.where(counts.windows, counts.windows, np.nan)
     )
     having = dict(zip(ROW_RATES, (dense.invalid_rows, dense.outlying_rows), strict=True))
     described = describe.mean_and_std(tables.scale, dense.counts, dense.moments)
-    return named(
-        replace(
-            tables.reference,
-            reference_id="",
-            origin=origin,
-            complete=True,
-            n_rows=int(dense.rows[0]),
-            data_from=data[0],
-            data_to=data[1],
-            effective_from=rfc3339(effective_from_ms),
-            window_rows=window_rows.pop(ALL, None),
-            segments_window_rows=window_rows,
-            signals={
-                name: _signal(tables, index, dense, phi, described) for index, name in enumerate(tables.layout.names)
-            },
-            rates={
-                name: RateReference(
-                    rows=dict(zip(names, np.stack([dense.rows, having[name]], axis=1).tolist(), strict=True)),
-                    overdispersion=_known(names, None if phi is None else phi.rows[:, place]),
-                )
-                for place, name in enumerate(ROW_RATES)
-            },
-        )
+    whole = replace(
+        tables.reference,
+        reference_id="",
+        origin=origin,
+        complete=True,
+        n_rows=int(dense.rows[0]),
+        data_from=data[0],
+        data_to=data[1],
+        effective_from=rfc3339(effective_from_ms),
+        window_rows=window_rows.pop(ALL, None),
+        segments_window_rows=window_rows,
+        signals={name: _signal(tables, index, dense, phi, described) for index, name in enumerate(tables.layout.names)},
+        rates={
+            name: RateReference(
+                rows=dict(zip(names, np.stack([dense.rows, having[name]], axis=1).tolist(), strict=True)),
+                overdispersion=_known(names, None if phi is None else phi.rows[:, place]),
+            )
+            for place, name in enumerate(ROW_RATES)
+        },
     )
+    if rung is not None:
+        # Coarse bins follow from the counts themselves.
+        whole = replace(whole, slots=cycles.slots(counts.cycle, reference.compile_tables(whole), rung))
+    return named(whole)
 
 
-def _enough(counts: Counts, settings: Settings, tables: Tables) -> Overdispersion | None:
-    """The overdispersion if counting may end."""
+def _enough(counts: Counts, settings: Settings, tables: Tables) -> tuple[Overdispersion, Rung | None] | None:
+    """The overdispersion and the rung if counting may end."""
     rows = int(counts.dense.rows[0])
     lasted_ms = counts.end_ms - (counts.first_ms or 0)
     timely = lasted_ms >= settings.min_duration and counts.windows[0] >= WINDOWS_MIN and rows >= ROWS_WANTED
     overdue = lasted_ms >= settings.max_duration and rows >= ROWS_ACCEPTED
     if not (timely or overdue):
         return None
-    phi = overdispersion.phi(counts.sums, tables, counts.dense.counts)
-    worst = float(np.fmax.reduce(phi.signals[0], initial=1.0))
+    found = overdispersion_of(counts, tables)
+    worst = float(np.fmax.reduce(found[0].signals[0], initial=1.0))
     if timely and rows >= ROWS_WANTED * min(worst, PHI_MAX):
-        return phi
-    return phi if overdue and rows >= ROWS_ACCEPTED * worst else None
+        return found
+    return found if overdue and rows >= ROWS_ACCEPTED * worst else None
 
 
 def _signal(

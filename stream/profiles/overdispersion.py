@@ -107,28 +107,41 @@ def phi(sums: Sums, tables: Tables, counts: Ints) -> Overdispersion:
     )
 
 
+def signal_owners(tables: Tables) -> Ints:
+    """[P] the signal each column of `signal_columns` belongs to: coarse bins, u, v."""
+    ordered, unordered = tables.ordered.signals, tables.unordered.signals
+    bins = [np.repeat(ordered, ORDERED_BINS), np.repeat(unordered, UNORDERED_BINS)]
+    return np.concatenate([*bins, ordered, ordered]).astype(np.int64)
+
+
+def signal_columns(tables: Tables, counts: Ints) -> tuple[Floats, Floats]:
+    """The sums x [R, P] and events n [R, S] of the distributions in fine counts [R, T]."""
+    ordered, unordered = reference.coarse(tables, counts)
+    u, v = reference.scores(tables, counts)
+    rows = len(counts)
+    n = np.empty((rows, len(tables.layout.names)))
+    n[:, tables.ordered.signals] = ordered.sum(-1)
+    n[:, tables.unordered.signals] = unordered.sum(-1)
+    parts = [ordered.reshape(rows, -1), unordered.reshape(rows, -1), u.s, v.s]
+    return np.concatenate(parts, axis=1, dtype=np.float64), n
+
+
 def _owners(tables: Tables) -> Ints:
     """[Q] the signal whose valid events each column counts among, S for rates: bins, u, v, rates, rates of rows."""
-    ordered, unordered = tables.ordered.signals, tables.unordered.signals
     count = len(tables.layout.names)
     rates = np.full(count * len(RATES) + len(ROW_RATES), count)
-    bins = [np.repeat(ordered, ORDERED_BINS), np.repeat(unordered, UNORDERED_BINS)]
-    return np.concatenate([*bins, ordered, ordered, rates]).astype(np.int64)
+    return np.concatenate([signal_owners(tables), rates]).astype(np.int64)
 
 
 def _columns(tables: Tables, window: Dense) -> tuple[Floats, Floats]:
     """The x [G, Q] and n [G, S + 1] of one window."""
-    ordered, unordered = reference.coarse(tables, window.counts)
-    u, v = reference.scores(tables, window.counts)
-    g = len(window.rows)
-    rates = reference.hits(tables.layout, window.counts).reshape(g, -1)
+    x, n = signal_columns(tables, window.counts)
+    rates = reference.hits(tables.layout, window.counts).reshape(len(x), -1)
     rows = np.stack([window.invalid_rows, window.outlying_rows], axis=1)
-    n = np.empty((g, len(tables.layout.names) + 1))
-    n[:, tables.ordered.signals] = ordered.sum(-1)
-    n[:, tables.unordered.signals] = unordered.sum(-1)
-    n[:, -1] = window.rows
-    parts = [ordered.reshape(g, -1), unordered.reshape(g, -1), u.s, v.s, rates, rows]
-    return np.concatenate(parts, axis=1, dtype=np.float64), n
+    return (
+        np.concatenate([x, rates, rows], axis=1, dtype=np.float64),
+        np.concatenate([n, window.rows[:, None]], axis=1, dtype=np.float64),
+    )
 
 
 def _flushed(sums: Sums, owners: Ints, lengths: Ints, ended: Any, first: int) -> Sums:

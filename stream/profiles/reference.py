@@ -10,6 +10,7 @@ and coarse bins with the whole model and have counts, probabilities and overdisp
 import math
 from bisect import bisect_right
 from collections.abc import Iterable
+from datetime import tzinfo
 from statistics import NormalDist
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -17,10 +18,12 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from stream.profiles import seasons
 from stream.profiles.describe import Scale, compile_scale
+from stream.profiles.seasons import Rung
 from stream.signals.extract import Layout, compile_layout
 from stream.wire.codec import Malformed, decode_reference, parse_time, to_json
-from stream.wire.internal import RateReference, Reference, SignalReference
+from stream.wire.internal import RateReference, Reference, SignalReference, Slots
 from stream.wire.record import Record
 
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -39,6 +42,7 @@ SMALL_ROWS: Final = 1_000
 """m' below which a segment is not judged."""
 
 _NORMAL: Final = NormalDist()
+_WEEKEND_SLOTS: Final = 48
 
 
 class Family(Struct, frozen=True, eq=False):
@@ -88,6 +92,23 @@ class Rates(Struct, frozen=True, eq=False):
     """[G, 2]"""
 
 
+class Season(Struct, frozen=True, eq=False):
+    """The slots of a reference: what is normal for segment `all` at each hour."""
+
+    rung: Rung
+    zone: tzinfo
+    seen_ms: Ints
+    """[48] how long the hours of work days, then those of weekends, were seen."""
+    p: tuple[Floats, Floats]
+    """[slots, N, B] law of the ordered and of the unordered signals in every slot."""
+    rows: tuple[Floats, Floats]
+    """[N] valid rows behind the slot with the fewest."""
+    u_mean: Floats
+    """[slots, O] of u, every coarse bin taken at its mean."""
+    v_mean: Floats
+    """The same of v."""
+
+
 class Tables(Struct, frozen=True, eq=False):
     """One reference, ready for the detectors. Made by `compile_tables`; immutable, never part of a state."""
 
@@ -119,6 +140,8 @@ class Tables(Struct, frozen=True, eq=False):
     """Columns to coarse bins of all signals, ordered ones first."""
     to_signals: "Gather"
     """Valid columns to ordered signals."""
+    season: Season | None
+    """None where the reference has no slots."""
 
 
 class Gather(Struct, frozen=True, eq=False):
@@ -156,10 +179,10 @@ def compile_tables(reference: Reference, layout: Layout | None = None) -> Tables
     for place, index in enumerate(ordered):
         inside = valid(layout, index)
         u[inside] = mid_cdf(p[0, inside])
-        cells[inside] = place * ORDERED_BINS + coarse_bins(u[inside])
+        cells[inside] = place * ORDERED_BINS + bins_of(reference.signals[layout.names[index]])
     for place, index in enumerate(unordered):
-        inside = valid(layout, index)
-        cells[inside] = len(ordered) * ORDERED_BINS + place * UNORDERED_BINS + largest_bins(counts[0, inside])
+        own = bins_of(reference.signals[layout.names[index]])
+        cells[valid(layout, index)] = len(ordered) * ORDERED_BINS + place * UNORDERED_BINS + own
     gather = _gather(cells, len(ordered) * ORDERED_BINS + len(unordered) * UNORDERED_BINS)
     fine = _gather_signals(layout, ordered)
     v = np.where(u > 0, np.abs(2 * u - 1), 0.0)
@@ -191,6 +214,9 @@ def compile_tables(reference: Reference, layout: Layout | None = None) -> Tables
         scale=compile_scale(layout),
         to_coarse=gather,
         to_signals=fine,
+        season=None
+        if reference.slots is None
+        else _season(reference.slots, layout, families, gather(p[:1] * np.stack([u, v]))),
     )
 
 
@@ -253,6 +279,22 @@ def largest_bins(counts: Ints) -> Ints:
     largest = np.sort(np.argsort(-counts, kind="stable")[: UNORDERED_BINS - 1])
     bins[largest] = np.arange(len(largest))
     return bins
+
+
+def bins_of(signal: SignalReference) -> Ints:
+    """The coarse bin of each valid bin of a signal.
+
+    Raises `ValueError` where those it names are not as many as its bins, or leave gaps.
+    """
+    counts = np.array(signal.counts, dtype=np.int64)
+    if signal.coarse is not None:
+        limit = UNORDERED_BINS if signal.type == "categorical" else ORDERED_BINS
+        bins = np.array(signal.coarse, dtype=np.int64)
+        used = np.unique(bins)
+        if len(bins) != len(counts) or len(used) > limit or used.tolist() != list(range(len(used))):
+            raise ValueError(f"{len(bins)} coarse bins do not fit {len(counts)} bins")
+        return bins
+    return largest_bins(counts) if signal.type == "categorical" else coarse_bins(mid_cdf(law(counts)))
 
 
 def epsilon_ref(p: Floats, rows: Floats) -> Floats:
@@ -349,6 +391,60 @@ def _family(  # noqa: PLR0913 - private, everything a family is made of
         phi=own_phi,
         n_bar=rows * windows[:, None],
         small=small,
+    )
+
+
+def slot_counts(slots: Slots, layout: Layout) -> dict[str, Ints]:
+    """The counts [slots, bins] of each signal of the reference.
+
+    Raises `ValueError` where they do not fit the rung or the signal, or the time zone is unknown.
+    """
+    seasons.zone_of(slots.timezone)
+    wanted = int(seasons.SLOTS[slots.rung].max()) + 1
+    counts = {}
+    for name in layout.names if slots.rung != "global" else ():
+        own = slots.counts.get(name, [])
+        widths = {len(row) for row in own}
+        if len(own) != wanted or len(widths) != 1:
+            raise ValueError(f"{name}: {slots.rung} has {wanted} slots of as many bins each")
+        counts[name] = np.array(own, dtype=np.int64)
+    if len(slots.seen_ms) != _WEEKEND_SLOTS:
+        raise ValueError(f"slots: seen_ms has {_WEEKEND_SLOTS} hours, not {len(slots.seen_ms)}")
+    return counts
+
+
+def _season(slots: Slots, layout: Layout, families: list[Family], scores: Floats) -> Season:
+    """The season in slots; `scores` [2, width] are sums of u and v over the coarse bins under the law of all hours.
+
+    Raises `ValueError` on slots that contradict their reference.
+    """
+    counts, seen_ms = slot_counts(slots, layout), np.array(slots.seen_ms, dtype=np.int64)
+    laws, fewest = [], []
+    for family in families:
+        if slots.rung == "global":
+            laws.append(family.p[:1])
+            fewest.append(family.rows[0])
+            continue
+        own = np.zeros((int(seasons.SLOTS[slots.rung].max()) + 1, *family.p.shape[1:]), dtype=np.int64)
+        for place, signal in enumerate(family.signals.tolist()):
+            name, bins = layout.names[signal], int(family.bins[place])
+            if counts[name].shape[1] != bins:
+                raise ValueError(f"{name}: its slots have {counts[name].shape[1]} bins, not {bins}")
+            own[:, place, :bins] = counts[name]
+        laws.append(seasons.laws(seasons.by_first_hour(own, slots.rung), family.bins, slots.rung))
+        known = seen_ms >= seasons.HOUR_MS if len(own) == len(seen_ms) else np.ones(len(own), dtype=np.bool_)
+        fewest.append(own[known].sum(-1).min(0, initial=np.iinfo(np.int64).max).astype(np.float64))
+    ordered = families[0].p[0]
+    sums = scores[:, : ordered.size].reshape(2, *ordered.shape)
+    u, v = np.divide(sums, ordered, out=np.zeros_like(sums), where=ordered > 0)
+    return Season(
+        rung=slots.rung,
+        zone=seasons.zone_of(slots.timezone),
+        seen_ms=seen_ms,
+        p=(laws[0], laws[1]),
+        rows=(fewest[0], fewest[1]),
+        u_mean=(laws[0] * u).sum(-1),
+        v_mean=(laws[0] * v).sum(-1),
     )
 
 
@@ -518,7 +614,10 @@ def _known(reference: Reference) -> _Known | None:
     known = _Known(reference, effective_from_ms)
     try:
         if reference.scope == "inputs":
-            reference_counts(compile_layout(reference))
+            layout = compile_layout(reference)
+            reference_counts(layout)
+            if reference.slots is not None:
+                compile_tables(reference, layout)
     except ValueError:
         return None
     return known

@@ -318,6 +318,8 @@ def _reference_json(reference: Reference) -> dict[str, Any]:
     for name, signal in content["signals"].items():
         foreign = _SOME_HAVE - _OWN_FIELDS[signal["type"]]
         content["signals"][name] = {key: signal[key] for key in signal if key not in foreign}
+        if signal["coarse"] is None:
+            del content["signals"][name]["coarse"]
         if signal["others"]:  # as texts: 64 bits are more than a JSON number holds everywhere
             content["signals"][name]["others"] = [f"{other:016x}" for other in signal["others"]]
     return content

@@ -262,6 +262,9 @@ class SignalReference(Struct, frozen=True, omit_defaults=False):
     """Missing and invalid, for categories also `singletons`, per segment name, `all` excepted."""
     segments_overdispersion: dict[str, list[float]] = field(default_factory=dict)
     """Overdispersion, then that of the rates, per segment name, `all` excepted; absent where unknown."""
+    coarse: list[int] | None = None
+    """Coarse bin of each valid bin where it does not follow from the counts: a matured reference keeps those of the
+    first, so that what detectors remember goes on."""
 
 
 class RowReference(Struct, frozen=True):
@@ -275,9 +278,13 @@ class RowReference(Struct, frozen=True):
 class Slots(Struct, frozen=True):
     """Seasonal slots: the rung, its time zone, and coarse counts per slot and signal (`statistics.md` 9)."""
 
-    rung: Literal["hour_of_day", "hour_of_day_weekend", "hour_of_week"]
+    rung: Literal["global", "hour_of_day", "hour_of_day_weekend", "hour_of_week"]
+    """`global`: one law for all hours, of which it is known which were seen."""
     timezone: str
     counts: dict[str, list[list[int]]]
+    """Empty for `global`."""
+    seen_ms: list[int]
+    """How long each of 48 hours, those of work days and then those of weekends, was seen."""
 
 
 class RateReference(Struct, frozen=True):

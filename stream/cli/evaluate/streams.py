@@ -128,7 +128,8 @@ def _counted(cut: Tables, law: Law, rows: int, window: int, scale: float, rng: n
             counts = learning.add(counts, cut, (block.first + place) * size_ms, dense)
     phi = overdispersion.phi(counts.sums, cut, counts.dense.counts)
     data = (cut.reference.data_from, cut.reference.data_to)
-    return learning.completed(cut, counts, phi, effective_from_ms=0, origin="built", data=data)
+    # Laws are of one cut for all repetitions, so there are no slots: coarse bins of each would be its own.
+    return learning.completed(cut, counts, (phi, None), effective_from_ms=0, origin="built", data=data)
 
 
 def _together(found: list[Reference]) -> Reference:

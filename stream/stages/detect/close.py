@@ -140,6 +140,7 @@ def _sampled(closing: Closing, version: Version, sample: Sample) -> Told:
         sample,
         end_ms=closing.end_ms,
         effective_from_ms=closing.effective_from_ms,
+        timezone=settings.seasonality.timezone,
     )
     return _learned(closing, version, state, found)
 
@@ -159,7 +160,9 @@ def _counted(closing: Closing, version: Version, tables: Tables, profile: Dense)
         return replace(version, learning=None), []
     state = version.learning
     if state is None or not (state.learned or state.provisional == provisional):
-        state = learning.State(provisional=provisional, counts=learning.no_counts(tables))
+        state = learning.State(
+            provisional=provisional, counts=learning.no_counts(tables, closing.settings.seasonality.timezone)
+        )
     if state.learned or not profile.rows[0]:
         return replace(version, learning=state), []
     state, found = learning.counted(

@@ -16,6 +16,7 @@ from stream.detectors.page_hinkley import Settings as PageHinkleySettings
 from stream.detectors.river import Settings as RiverSettings
 from stream.profiles.cuts import Declared
 from stream.profiles.learning import Settings as LearnSettings
+from stream.profiles.seasons import Settings as SeasonSettings
 from stream.profiles.windows import Settings as WindowSettings
 from stream.signals.outliers import Settings as OutlierSettings
 from stream.wire.inbound import Limits
@@ -37,6 +38,7 @@ class Settings(Struct, frozen=True, eq=False):
     """By name, as in `enabled`; defaults for those that are not here."""
     outliers: OutlierSettings = field(default_factory=OutlierSettings)
     learn: LearnSettings = field(default_factory=LearnSettings)
+    seasonality: SeasonSettings = field(default_factory=SeasonSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     limits: Limits = field(default_factory=Limits)
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
