@@ -123,8 +123,11 @@ stream/
 └── wire/          1  what crosses Kafka       bytes ↔ structs
     ├── record.py       the two ends of every topic
     ├── inbound.py      what others send, as columns of events
+    ├── feedback.py     labels that others send, as columns
+    ├── rows.py         a batch of records, each a row or a value that says what is wrong
     ├── adapters/       a page per input format
-    │   └── native.py     native JSON
+    │   ├── native.py     native JSON: predictions
+    │   └── feedback.py   native JSON: labels
     ├── features.py     features of one reference, from JSON text to columns
     ├── lenient.py      JSON values as producers write them
     ├── dead_letter.py  a record that could not be read, kept as it came

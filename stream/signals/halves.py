@@ -5,7 +5,7 @@ partition they came from. A block holds the halves of one model from one source 
 at will, nothing depends on it.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
@@ -15,8 +15,10 @@ from msgspec.structs import replace
 
 from stream.signals import extract
 from stream.signals.extract import Layout
+from stream.signals.outcomes import ModelSettings, positive_labels
 from stream.wire import lenient
 from stream.wire.codec import hash64, hashes
+from stream.wire.feedback import Labels
 from stream.wire.inbound import Events
 from stream.wire.internal import Halves, ScoreOf
 from stream.wire.lenient import Invalid, Text
@@ -24,8 +26,6 @@ from stream.wire.lenient import Invalid, Text
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-POSITIVE: Final = ("1", "true")
-"""The positive label of a model of which nobody says another."""
 RECORD_BYTES_MAX: Final = 512 * 1024
 """A block is split so that a record of it stays below this."""
 
@@ -80,12 +80,12 @@ def keys(model_id: str, prediction_ids: Iterable[str]) -> Ints:
 
 
 def of_predictions(  # noqa: PLR0913 - a half is made of everything known about it
-    source: Source, version: str, events: Events, times: Times, layout: Layout | None, positive_label: str | None
+    source: Source, version: str, events: Events, times: Times, layout: Layout | None, settings: ModelSettings
 ) -> Halves:
     """n predictions of one model version; `layout` is that of the reference in force, which knows their segments."""
     n = len(events)
     classes, label = _classes(events.label)
-    scores, score_of = _scores(events, positive_label)
+    scores, score_of = scores_of(events, settings)
     segments, segment = _segments(layout, events)
     return Halves(
         model_id=source.model_id,
@@ -105,6 +105,32 @@ def of_predictions(  # noqa: PLR0913 - a half is made of everything known about 
         values=events.value,
         segments=segments,
         segment=segment,
+    )
+
+
+def of_labels(source: Source, labels: Labels, times: Times) -> Halves:
+    """n labels of one model; the predictions they repeat are left to `of_predictions`."""
+    n = len(labels)
+    classes, label = _classes(labels.label)
+    versions, version = _named(labels.model_versions)
+    return Halves(
+        model_id=source.model_id,
+        topic=source.topic,
+        partition=source.partition,
+        offsets=times.offsets,
+        keys=keys(source.model_id, labels.prediction_ids),
+        labels=np.ones(n, dtype=np.bool_),
+        times_ms=times.times_ms,
+        own_times_ms=times.own_times_ms,
+        versions=versions,
+        version=version,
+        classes=classes,
+        label=label,
+        scores=np.full(n, np.nan),
+        score_of=np.full(n, ScoreOf.NOTHING, dtype=np.int64),
+        values=labels.value,
+        segments=[],
+        segment=np.full(n, -1, dtype=np.int64),
     )
 
 
@@ -201,11 +227,15 @@ def _united(parts: Sequence[tuple[list[Name], Ints]]) -> tuple[list[Name], Ints]
 
 def _classes(labels: Sequence[Text]) -> tuple[list[str], Ints]:
     """The classes among n labels, and the class of each: -1 where it is missing or invalid."""
-    distinct = dict.fromkeys(labels)
-    names = list(dict.fromkeys(_class_name(own) for own in distinct if isinstance(own, str)))
-    places = {name: place for place, name in enumerate(names)}
-    place_of = {own: places[_class_name(own)] if isinstance(own, str) else -1 for own in distinct}
-    return names, np.fromiter(map(place_of.__getitem__, labels), dtype=np.int64, count=len(labels))
+    names, classes = _named(labels)
+    return list(map(_class_name, names)), classes
+
+
+def _named(texts: Sequence[Text]) -> tuple[list[str], Ints]:
+    """The distinct texts, and which of them each one is: -1 for what is none."""
+    names = [text for text in dict.fromkeys(texts) if isinstance(text, str)]
+    place_of: dict[Text, int] = dict.fromkeys(texts, -1) | {name: place for place, name in enumerate(names)}
+    return names, np.fromiter(map(place_of.__getitem__, texts), dtype=np.int64, count=len(texts))
 
 
 def _class_name(label: str) -> str:
@@ -216,23 +246,26 @@ def _class_name(label: str) -> str:
     return f"{start}~{hash64(label):016x}"
 
 
-def _scores(events: Events, positive_label: str | None) -> tuple[Floats, Ints]:
+def scores_of(events: Events, settings: ModelSettings) -> tuple[Floats, Ints]:
     """[n] probabilities and whose they are: the positive label's where it is given, else the predicted label's."""
     scores = events.score
     given = ~np.isnan(scores)
     score_of = np.where(given, np.int64(ScoreOf.POSITIVE), np.int64(ScoreOf.NOTHING))
-    rows = [row for row in np.flatnonzero(~given).tolist() if isinstance(events.scores[row], dict)]
+    rows = [row for row in np.flatnonzero(~given).tolist() if events.scores[row]]
     if rows:
         scores = scores.copy()
     for row in rows:
-        scores[row], score_of[row] = _score(events.scores[row], events.label[row], positive_label)  # type: ignore[arg-type] # objects alone
+        scores[row], score_of[row] = _score(events.scores[row], events.label[row], settings)
     return scores, score_of
 
 
-def _score(scores: dict[str, float | Invalid | None], label: Text, positive_label: str | None) -> tuple[float, ScoreOf]:
+def _score(
+    scores: dict[str, float | Invalid | None] | Invalid | None, label: Text, settings: ModelSettings
+) -> tuple[float, ScoreOf]:
     """Of several classes none is positive, whatever it is called, unless the owner of the model says so."""
-    positive: Collection[str] = POSITIVE if len(scores) <= _BINARY else ()
-    for name in positive if positive_label is None else (positive_label,):
+    if not isinstance(scores, dict):
+        return np.nan, ScoreOf.NOTHING
+    for name in positive_labels(settings) if settings.positive_label or len(scores) <= _BINARY else ():
         if _is_probability(own := scores.get(name)):
             return own, ScoreOf.POSITIVE
     if isinstance(label, str) and _is_probability(own := scores.get(label)):

@@ -20,10 +20,11 @@ from stream.profiles.windows import Settings as WindowSettings
 from stream.signals import extract, halves, outliers
 from stream.signals.outcomes import ModelSettings
 from stream.signals.outliers import Settings as OutlierSettings
-from stream.wire import codec, inbound
+from stream.wire import codec, feedback, inbound
 from stream.wire.adapters.native import Guess
 from stream.wire.dead_letter import dead_letter
 from stream.wire.features import Columns, FeatureDecoder
+from stream.wire.feedback import Labels
 from stream.wire.inbound import Events, Limits
 from stream.wire.internal import HALVES, PARTIAL, SAMPLE, Halves, Ints, Partial, Sample, UnknownFeature
 from stream.wire.record import Batch, Headers, Outgoing
@@ -34,6 +35,7 @@ FOLD_ROWS: Final = 4096
 """Events that wait to be folded at once: enough that the cost of an array call is spread thin."""
 FORMAT: Final = "auto"
 _CELL_BYTES: Final = 8
+_UNLISTED: Final = ModelSettings()
 
 
 class Settings(Struct, frozen=True, eq=False):
@@ -104,35 +106,33 @@ def start(watermark_ms: int | None) -> State:
 
 
 def step(settings: Settings, references: References, state: State, batch: Batch) -> tuple[State, Outputs]:
-    """One batch of one partition further, in offset order."""
-    guess = _guess(settings, references, state, batch)
-    events = inbound.decode(batch, settings.limits, settings.windows.max_future, guess=guess)
-    malformed = [*events.malformed, *_too_many_models(settings, references, events)]
-    if len(malformed) > len(events.malformed):
-        refused = {row for row, _ in malformed}
-        keep = np.flatnonzero([row not in refused for row in events.index.tolist()])
-        tombstones, unknown = events.tombstones, events.unknown_fields
-        events = replace(inbound.pick(events, keep), tombstones=tombstones, unknown_fields=unknown)
-    lateness = windows.late(events.time_ms, state.watermark_ms, settings.windows.lateness)
+    """One batch of one partition further, in offset order: predictions, or labels if it is of a topic of feedback."""
+    read = _read(settings, references, state, batch)
+    malformed = [*read.malformed, *_too_many_models(settings, references, read)]
+    if len(malformed) > len(read.malformed):
+        read = _without(read, {row for row, _ in malformed})
+    lateness = windows.late(read.time_ms, state.watermark_ms, settings.windows.lateness)
     outputs = Outputs(
         records=[dead_letter(batch, row, fault, FORMAT) for row, fault in sorted(malformed, key=lambda one: one[0])],
         counts={
-            "ok": len(events) - int(lateness.mask.sum()),
+            "ok": len(read) - int(lateness.mask.sum()),
             "late": int(lateness.mask.sum()),
             "malformed": len(malformed),
-            "tombstone": events.tombstones,
-            "unknown_fields": events.unknown_fields,
+            "tombstone": read.tombstones,
+            "unknown_fields": read.unknown_fields,
         },
     )
-    if not len(events):
+    if not len(read):
         return state, outputs
-    newest_ms = int(events.time_ms.max())
+    newest_ms = int(read.time_ms.max())
     state = replace(
         state,
         watermark_ms=lateness.watermark_ms,
         newest_ms=newest_ms if state.newest_ms is None else max(state.newest_ms, newest_ms),
-        waiting=(*state.waiting, _waiting(settings, batch, events, lateness)),
     )
+    if isinstance(read, Labels):
+        return replace(state, halves=(*state.halves, *_labelled(settings, references, batch, read, lateness))), outputs
+    state = replace(state, waiting=(*state.waiting, _waiting(settings, batch, read, lateness)))
     if sum(len(waiting.offsets) for waiting in state.waiting) >= FOLD_ROWS:
         state = _folded(settings, references, (batch.topic, batch.partition), state)
     return state, outputs
@@ -183,6 +183,13 @@ def pending(states: Mapping[Partition, State]) -> tuple[int, int]:
     return count, size
 
 
+def _read(settings: Settings, references: References, state: State, batch: Batch) -> Events | Labels:
+    if batch.topic in settings.feedback:
+        return feedback.decode(batch, settings.limits, settings.windows.max_future)
+    guess = _guess(settings, references, state, batch)
+    return inbound.decode(batch, settings.limits, settings.windows.max_future, guess=guess)
+
+
 def _guess(settings: Settings, references: References, state: State, batch: Batch) -> Guess | None:
     """What most records of a batch likely are, to decode features along the way. A wrong guess costs time alone."""
     first = inbound.guess_of(batch)
@@ -196,15 +203,26 @@ def _guess(settings: Settings, references: References, state: State, batch: Batc
     return Guess(first.model_id, first.model_version, shape)
 
 
-def _too_many_models(settings: Settings, references: References, events: Events) -> list[tuple[int, codec.Malformed]]:
-    """Events of model versions the view does not hold, once it holds as many as allowed."""
+def _too_many_models(
+    settings: Settings, references: References, read: Events | Labels
+) -> list[tuple[int, codec.Malformed]]:
+    """What is of model versions the view does not hold, once it holds as many as allowed; a label knows models only."""
     known = references.versions()
     if len(known) < settings.limits.models:
         return []
-    held = set(known)
+    names: Iterable[object] = zip(read.model_ids, read.model_versions, strict=True)
+    held: set[object] = set(known)
+    if isinstance(read, Labels):
+        names, held = read.model_ids, {model_id for model_id, _ in known}
     fault = codec.Malformed("too_many_models", f"$.model_id: {settings.limits.models} model versions are known already")
-    names = zip(events.index.tolist(), events.model_ids, events.model_versions, strict=True)
-    return [(row, fault) for row, model_id, version in names if (model_id, version) not in held]
+    return [(row, fault) for row, name in zip(read.index.tolist(), names, strict=True) if name not in held]
+
+
+def _without(read: Events | Labels, refused: set[int]) -> Events | Labels:
+    """Less some rows of the batch; what else was counted stays."""
+    keep = np.flatnonzero([row not in refused for row in read.index.tolist()])
+    rest = feedback.pick(read, keep) if isinstance(read, Labels) else inbound.pick(read, keep)
+    return replace(rest, tombstones=read.tombstones, unknown_fields=read.unknown_fields)
 
 
 def _waiting(settings: Settings, batch: Batch, events: Events, lateness: windows.Lateness) -> Waiting:
@@ -230,7 +248,9 @@ def _folded(settings: Settings, references: References, place: Partition, state:
             for tables, inside in _by_reference(references, group, own.windows_ms):
                 some = _picked(own, inside)
                 if settings.feedback:
-                    blocks.append(_halves(settings, tables, group, some))
+                    times = halves.Times(some.offsets, some.times_ms, some.events.time_ms)
+                    answered = _answered(settings, tables, group, some.events, times)
+                    blocks.append(halves.sampled(answered, settings.sample))
                 if tables is None:
                     samples += _sampled(settings, group, some)
                 else:
@@ -293,17 +313,43 @@ def _profiled(settings: Settings, tables: Tables, group: Group, some: Waiting) -
     )
 
 
-def _halves(settings: Settings, tables: Tables | None, group: Group, some: Waiting) -> Halves:
-    model = settings.models.get(group.model_id)
-    found = halves.of_predictions(
+def _labelled(
+    settings: Settings, references: References, batch: Batch, labels: Labels, lateness: windows.Lateness
+) -> list[Halves]:
+    """The halves of labels, and of the predictions some repeat.
+
+    These are taken as of the watermark after their label where they are older: so the two are always close enough to
+    make a pair, and never behind what has been joined.
+    """
+    offsets = np.array(batch.offsets, dtype=np.int64)[labels.index]
+    times_ms = np.where(lateness.mask, lateness.watermarks, labels.time_ms)
+    blocks = []
+    for model_id, picks in feedback.by_model(labels).items():
+        own = feedback.pick(labels, picks)
+        source = halves.Source(model_id, batch.topic, batch.partition)
+        blocks.append(halves.of_labels(source, own, halves.Times(offsets[picks], times_ms[picks], own.time_ms)))
+    repeated, answers = labels.repeated, labels.predictions
+    answered_ms = np.maximum(answers.time_ms, lateness.watermarks[repeated])
+    for (model_id, version), picks in inbound.by_model(answers).items():
+        group = Group(model_id, version, batch.topic, batch.partition)
+        windows_ms = windows.start_of(answered_ms[picks], settings.windows.size)
+        for tables, inside in _by_reference(references, group, windows_ms):
+            rows = picks[inside]
+            some = inbound.pick(answers, rows)
+            times = halves.Times(offsets[repeated[rows]], answered_ms[rows], some.time_ms)
+            blocks.append(_answered(settings, tables, group, some, times))
+    return [halves.sampled(block, settings.sample) for block in blocks]
+
+
+def _answered(settings: Settings, tables: Tables | None, group: Group, events: Events, times: halves.Times) -> Halves:
+    return halves.of_predictions(
         halves.Source(group.model_id, group.topic, group.partition),
         group.model_version,
-        some.events,
-        halves.Times(some.offsets, some.times_ms, some.events.time_ms),
+        events,
+        times,
         None if tables is None else tables.layout,
-        None if model is None else model.positive_label,
+        settings.models.get(group.model_id, _UNLISTED),
     )
-    return halves.sampled(found, settings.sample)
 
 
 def _unknown(reader: Reader, some: Waiting, features: Columns) -> dict[int, list[UnknownFeature]]:

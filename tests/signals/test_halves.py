@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from stream.signals import extract, halves
 from stream.signals.halves import Source, Times
+from stream.signals.outcomes import ModelSettings
 from stream.wire import codec, inbound
 from stream.wire.inbound import Events, Limits
 from stream.wire.internal import HALVES, Halves, ScoreOf
@@ -43,7 +44,9 @@ def block(
 ) -> Halves:
     rows = np.arange(len(answers), dtype=np.int64)
     times = Times(rows, rows + NOW_MS, rows)
-    return halves.of_predictions(SOURCE, "3", events(*answers, tags=tags), times, layout, positive)
+    return halves.of_predictions(
+        SOURCE, "3", events(*answers, tags=tags), times, layout, ModelSettings(positive_label=positive)
+    )
 
 
 def said(one: Halves) -> list[tuple[Any, ...]]:

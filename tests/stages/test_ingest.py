@@ -31,7 +31,7 @@ from stream.stages import ingest
 from stream.wire import codec
 from stream.wire.inbound import Limits
 from stream.wire.internal import HALVES, PARTIAL, SAMPLE, Halves, Partial, Reference, Sample
-from stream.wire.record import Outgoing
+from stream.wire.record import Batch, Outgoing
 
 HERE = ("predictions", 0)
 
@@ -349,9 +349,9 @@ def rows_of(found: Sequence[Halves]) -> list[tuple[Any, ...]]:
             int(block.own_times_ms[row]),
             block.versions[block.version[row]] if block.version[row] >= 0 else None,
             block.classes[block.label[row]] if block.label[row] >= 0 else None,
-            repr(block.scores[row]),
+            str(block.scores[row]),
             int(block.score_of[row]),
-            repr(block.values[row]),
+            str(block.values[row]),
             tuple(block.segments[block.segment[row]]) if block.segment[row] >= 0 else None,
         )
         for block in found
@@ -411,6 +411,128 @@ def test_poll_sizes_and_partitions_change_no_half(
 ) -> None:
     references = view(built_later(reference))
     assert joined(references, log, sorted(cuts), partitions) == joined(references, log)
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+THERE = ("feedback", 2)
+
+
+def label(number: int, **changes: Any) -> bytes:
+    """The true outcome of row `number` of a stream, known a minute after it."""
+    fields = {
+        "prediction_id": f"p-1-{number}",
+        "model_id": "credit",
+        "timestamp": START_MS + number * STEP_MS + MINUTE_MS,
+        "actual": {"label": "approve" if number % 3 else "deny"},
+    }
+    return orjson.dumps(fields | changes)
+
+
+def fed(values: Sequence[bytes | None], first_offset: int = 0) -> Batch:
+    n = len(values)
+    offsets = list(range(first_offset, first_offset + n))
+    return Batch(*THERE, offsets, [START_MS * 2] * n, [None] * n, list(values), [None] * n)
+
+
+def labelled(
+    references: References, values: Sequence[bytes | None], cuts: Sequence[int] = (), watermark_ms: int | None = None
+) -> tuple[list[tuple[Any, ...]], ingest.State, Counter[str], list[Outgoing]]:
+    """All halves of a log of feedback, cut into transactions."""
+    state, found = ingest.start(watermark_ms), []
+    counts: Counter[str] = Counter()
+    dead: list[Outgoing] = []
+    for first, stop in pairwise([0, *cuts, len(values)]):
+        state, outputs = ingest.step(JOINING, references, state, fed(values[first:stop], first))
+        counts.update(outputs.counts)
+        dead += outputs.records
+        states, records = ingest.flush(JOINING, references, {THERE: state}, 3)
+        assert {record.role for record in records} <= {"pairs"}
+        state = states[THERE]
+        found += blocks(records, 3)
+    return rows_of(found), state, counts, dead
+
+
+def test_a_label_meets_its_prediction_under_one_key(known: References) -> None:
+    predictions = joined(known, Stream().records(40))
+    labels, state, counts, _ = labelled(known, [label(number) for number in range(40)])
+    assert [row[0] for row in predictions] == [row[0] for row in labels]
+    assert {row[1:3] for row in labels} == {THERE}
+    assert {row[4] for row in labels} == {True}
+    assert {row[7:] for row in labels} == {(None, name, "nan", 0, "nan", None) for name in ("approve", "deny")}
+    assert (counts["ok"], counts["late"]) == (40, 0)
+    assert state.watermark_ms == START_MS + 39 * STEP_MS + 30_000
+
+
+def test_a_late_label_is_taken_as_of_the_watermark_it_met_and_keeps_its_own_time(known: References) -> None:
+    values = [label(0), label(1, timestamp=START_MS), label(2, actual={"value": 2.5}, model_version="4")]
+    rows, _, counts, _ = labelled(known, values)
+    of_offset = {row[3]: row for row in rows}
+    assert of_offset[1][5:7] == (START_MS + 30_000, START_MS)
+    assert of_offset[2][7:] == ("4", None, "nan", 0, "2.5", None)
+    assert (counts["ok"], counts["late"]) == (2, 1)
+
+
+def test_a_label_that_repeats_its_prediction_makes_both_halves_close_enough_to_meet(known: References) -> None:
+    own = {"prediction": {"label": "deny", "score": 0.25}, "tags": {"country": "DE"}}
+    values = [
+        label(0, **own, prediction_timestamp=START_MS - 90 * 86_400_000),
+        label(1, **own, prediction_timestamp=START_MS - 1, timestamp=START_MS - 5 * MINUTE_MS, model_version="3"),
+        label(2, **own, prediction_timestamp=START_MS + MINUTE_MS, model_version="3"),
+    ]
+    rows, *_ = labelled(known, values)
+    halves = {(row[3], row[4]): row for row in rows}
+    assert len(halves) == 6
+    watermark_ms = START_MS + 30_000
+    assert halves[0, False][5:] == (
+        *(watermark_ms, START_MS - 90 * 86_400_000, "default", "deny", "0.25", 1, "nan", ()),
+    )
+    assert halves[0, True][5:8] == (START_MS + MINUTE_MS, START_MS + MINUTE_MS, None)
+    # A late label stands where the watermark stood, and its prediction with it.
+    assert halves[1, False][5:7] == (watermark_ms, START_MS - 1)
+    assert halves[1, True][5:7] == (watermark_ms, START_MS - 5 * MINUTE_MS)
+    assert halves[2, False][5:8] == (START_MS + MINUTE_MS, START_MS + MINUTE_MS, "3")
+    assert halves[2, False][12] == ("country=DE",)
+
+
+def test_bad_labels_are_dead_letters_and_tombstones_are_counted(known: References) -> None:
+    _, _, counts, dead = labelled(known, [label(0, actual=None), None, label(1), Stream().records(1)[0]])
+    assert [dict(record.headers)["drift.error.code"] for record in dead] == [b"field_missing"] * 2
+    assert (counts["ok"], counts["malformed"], counts["tombstone"]) == (1, 2, 1)
+
+
+def test_labels_of_a_model_beyond_the_limit_are_refused(known: References) -> None:
+    settings = ingest.Settings(feedback=("feedback",), limits=Limits(models=1))
+    values = [label(0, model_version="77"), label(1, model_id="fresh"), None]
+    state, outputs = ingest.step(settings, known, ingest.start(None), fed(values))
+    assert [dict(record.headers)["drift.error.code"] for record in outputs.records] == [b"too_many_models"]
+    assert [len(block.keys) for block in state.halves] == [1]
+    assert (outputs.counts["ok"], outputs.counts["tombstone"]) == (1, 1)
+
+
+def test_of_a_sample_of_ids_both_halves_are_sent_or_none(known: References) -> None:
+    settings = ingest.Settings(feedback=("feedback",), sample=0.5)
+    own = {"prediction": {"label": "deny"}, "prediction_timestamp": START_MS}
+    predictions = joined(known, Stream().records(200), settings=settings)
+    state, _ = ingest.step(settings, known, ingest.start(None), fed([label(number, **own) for number in range(200)]))
+    rows = rows_of(blocks(ingest.flush(settings, known, {THERE: state}, 3)[1], 3))
+    kept = {row[0] for row in predictions}
+    assert 60 < len(kept) < 140
+    assert {row[0] for row in rows if row[4]} == {row[0] for row in rows if not row[4]} == kept
+    assert kept == {row[0] for row in joined(known, Stream().records(200)) if row[0] % 2**64 < 2**63}
+
+
+@settings(max_examples=10, deadline=None)
+@given(cuts=st.sets(st.integers(1, 299), max_size=8))
+def test_poll_sizes_change_no_label(cuts: set[int], known: References) -> None:
+    own = {"prediction": {"label": "deny"}, "tags": {"country": "DE"}, "prediction_timestamp": START_MS}
+    values: list[bytes | None] = [label(number, **(own if number % 4 == 0 else {})) for number in range(300)]
+    values[7::20] = [label(number, timestamp=START_MS) for number in range(7, 300, 20)]
+    values[3::50] = [b"{"] * 6
+    values[5::60] = [None] * 5
+    values[9::30] = [label(number, model_id="other") for number in range(9, 300, 30)]
+    cut, whole = labelled(known, values, sorted(cuts)), labelled(known, values)
+    assert (cut[0], cut[1].watermark_ms, cut[2:]) == (whole[0], whole[1].watermark_ms, whole[2:])
 
 
 # -- bad records -------------------------------------------------------------------------------------------------------

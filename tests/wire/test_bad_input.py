@@ -12,6 +12,7 @@ from stream.wire.adapters.native import Guess
 from stream.wire.features import feature_decoder
 from stream.wire.inbound import Events, Limits
 from stream.wire.record import Headers
+from stream.wire.rows import Format
 
 from .records import BOOLEAN, CATEGORICAL, NOW_MS, NUMERIC, batch_of, record
 
@@ -20,7 +21,7 @@ GUESSES = ["no guess", "a guess", "a guess that passes over"]
 LIMITS = Limits(features=200)
 
 
-def decode(values: list[bytes | None], *, guessed: str = "no guess", input_format: inbound.Format = "auto") -> Events:
+def decode(values: list[bytes | None], *, guessed: str = "no guess", input_format: Format = "auto") -> Events:
     own = feature_decoder(NUMERIC, CATEGORICAL, BOOLEAN)
     if guessed == "a guess that passes over":
         own.decode([msgspec.Raw(b'{"income":1,"learned":2}')])

@@ -5,9 +5,9 @@ exception of msgspec's: one typed parse in C, in which `features` stay bytes unt
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct, defstruct
@@ -22,6 +22,13 @@ ABSENT: Final = Raw(b"{}")
 
 REFUSALS: Final = (msgspec.DecodeError, ValueError, RecursionError)
 """What the fast path may raise; `msgspec.ValidationError` is a `DecodeError`, wrong UTF-8 a `ValueError`."""
+
+
+Row = TypeVar("Row", bound=Struct)
+Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=lenient.ID_BYTES_MAX)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=lenient.NAME_BYTES_MAX)]
+Time: TypeAlias = str | int | float | None
+Tags: TypeAlias = dict[str, str | bool | int | float | None] | None
 
 
 class Prediction(Struct, gc=False):
@@ -40,13 +47,13 @@ class _StrictPrediction(Prediction, gc=False, forbid_unknown_fields=True):
 class Envelope(Struct, gc=False, forbid_unknown_fields=True):
     """A prediction record, its features undecoded: `Raw`, or a dict from the careful path."""
 
-    prediction_id: Annotated[str, Meta(min_length=1, max_length=lenient.ID_BYTES_MAX)]
-    model_id: Annotated[str, Meta(min_length=1, max_length=lenient.NAME_BYTES_MAX)]
-    model_version: Annotated[str, Meta(min_length=1, max_length=lenient.NAME_BYTES_MAX)] | None = None
-    timestamp: str | int | float | None = None
+    prediction_id: Id
+    model_id: Name
+    model_version: Name | None = None
+    timestamp: Time = None
     features: Raw = ABSENT
     prediction: Prediction | None = None
-    tags: dict[str, str | bool | int | float | None] | None = None
+    tags: Tags = None
     latency_ms: float | None = None
     source: str | None = None
     schema_version: Literal[1] = 1
@@ -72,17 +79,23 @@ def fast_decoder(extras: tuple[str, ...] = (), guess: Guess | None = None) -> Ca
     unknown feature, an invalid value. Raises one of `REFUSALS` on whatever it is not sure of. It does not look at the
     UTF-8 of what it passes over, at depth, nor at control characters in names: that is the caller's part.
     """
-    fields: list[Any] = [(f"extra{place}", Raw, None) for place in range(len(extras))]
-    rename = {f"extra{place}": extra for place, extra in enumerate(extras)}
+    fields: list[Any] = []
     if guess is not None:
         version: Any = Literal.__getitem__(guess.model_version)
         version = (version | None, None) if guess.model_version == DEFAULT_VERSION else (version,)
         fields += [("model_id", Literal.__getitem__(guess.model_id)), ("model_version", *version)]
         fields += [("features", guess.features), ("prediction", _StrictPrediction | None, None)]
+    return decoder_of(Envelope, fields, extras)
+
+
+def decoder_of(base: type[Row], fields: Sequence[Any], extras: tuple[str, ...]) -> Callable[[bytes], Row]:
+    """A parser of JSON objects into a struct; `fields` replace some of its own, `extras` are let pass by number."""
+    fields = [*fields, *((f"extra{place}", Raw, None) for place in range(len(extras)))]
+    rename = {f"extra{place}": extra for place, extra in enumerate(extras)}
     if not fields:
-        return msgspec.json.Decoder(Envelope).decode
-    shape: type[Envelope] = defstruct(  # type: ignore[assignment] # as its base
-        "Envelope", fields, bases=(Envelope,), rename=rename, gc=False, kw_only=True, forbid_unknown_fields=True
+        return msgspec.json.Decoder(base).decode
+    shape: type[Row] = defstruct(  # type: ignore[assignment] # as its base
+        "Envelope", fields, bases=(base,), rename=rename, gc=False, kw_only=True, forbid_unknown_fields=True
     )
     return msgspec.json.Decoder(shape).decode
 
@@ -118,34 +131,40 @@ _FEATURES_ONLY: Final = msgspec.json.Decoder(_FeaturesOnly)
 
 def envelope(fields: Mapping[str, Any], features_max: int) -> Envelope | Malformed:
     """A parsed JSON object as a prediction, or the first thing that is wrong with it: the careful path."""
+    prediction, features = fields.get("prediction"), fields.get("features")
+    return head_fault(fields) or _body_fault(prediction, features, features_max) or Envelope(**_values(fields))
+
+
+def head_fault(fields: Mapping[str, Any]) -> Malformed | None:
+    """What is wrong with the schema, the ids and the version of a parsed record, if anything."""
     version = fields.get("schema_version")
     if version is not None and (isinstance(version, bool) or version != 1):
         return Malformed("schema_version", "$.schema_version: this release reads 1")
-    for name, bytes_max in (
-        ("prediction_id", lenient.ID_BYTES_MAX),
-        ("model_id", lenient.NAME_BYTES_MAX),
-        ("model_version", lenient.NAME_BYTES_MAX),
-    ):
-        required = name != "model_version"
-        if (wrong := _name_fault(fields.get(name), name, bytes_max, required=required)) is not None:
-            return wrong
-    prediction, features = fields.get("prediction"), fields.get("features")
-    if wrong := _body_fault(prediction, features, features_max):
-        return wrong
-    return Envelope(**_values(fields))
+    return (
+        name_fault(fields.get("prediction_id"), "prediction_id", lenient.ID_BYTES_MAX)
+        or name_fault(fields.get("model_id"), "model_id", lenient.NAME_BYTES_MAX)
+        or name_fault(fields.get("model_version"), "model_version", lenient.NAME_BYTES_MAX, required=False)
+    )
 
 
 def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
-    prediction, features, tags = fields.get("prediction"), fields.get("features"), fields.get("tags")
+    features = fields.get("features")
+    return shared_values(fields) | {
+        "features": ABSENT if features is None else features,
+        "latency_ms": lenient.number(fields.get("latency_ms")),
+    }
+
+
+def shared_values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the fields that predictions and feedback both may have."""
+    prediction, tags = fields.get("prediction"), fields.get("tags")
     return {
         "prediction_id": fields["prediction_id"],
         "model_id": fields["model_id"],
         "model_version": fields.get("model_version"),
         "timestamp": fields.get("timestamp"),
-        "features": ABSENT if features is None else features,
         "prediction": None if prediction is None else Prediction(**_answers(prediction)),
         "tags": {key: value for key, value in tags.items() if _is_plain(value)} if isinstance(tags, dict) else None,
-        "latency_ms": lenient.number(fields.get("latency_ms")),
     }
 
 
@@ -166,13 +185,24 @@ def names_fault(row: Envelope) -> Malformed | None:
     if (names := f"{row.prediction_id}{row.model_id}{row.model_version}").isascii() and names.isprintable():
         return None
     return (
-        _name_fault(row.prediction_id, "prediction_id", lenient.ID_BYTES_MAX)
-        or _name_fault(row.model_id, "model_id", lenient.NAME_BYTES_MAX)
-        or _name_fault(row.model_version, "model_version", lenient.NAME_BYTES_MAX, required=False)
+        name_fault(row.prediction_id, "prediction_id", lenient.ID_BYTES_MAX)
+        or name_fault(row.model_id, "model_id", lenient.NAME_BYTES_MAX)
+        or name_fault(row.model_version, "model_version", lenient.NAME_BYTES_MAX, required=False)
     )
 
 
-def _name_fault(value: object, name: str, bytes_max: int, *, required: bool = True) -> Malformed | None:
+def says_something(row: Envelope) -> bool:
+    """Whether a record from the fast path has features that are an object, or a prediction and no features."""
+    if row.features is ABSENT:
+        return row.prediction is not None
+    return memoryview(row.features)[0] == _OPEN
+
+
+_OPEN: Final = ord("{")
+
+
+def name_fault(value: object, name: str, bytes_max: int, *, required: bool = True) -> Malformed | None:
+    """What is wrong with the field `name`, if anything."""
     if value is None:
         return Malformed("field_missing", f"$.{name}: required") if required else None
     if not isinstance(value, str):
