@@ -103,6 +103,8 @@ stream/
 ├── profiles/      3  what we remember         signals → profiles
 │   ├── summaries.py    integers that merge exactly: bin counts, fixed-point moments, the bottom-k sample
 │   ├── outcomes.py     integers of what pairs measure: scores, classes, errors, delays
+│   ├── performance.py  metrics of a window, from its outcomes
+│   ├── estimate.py     the same without labels, from calibrated scores
 │   ├── exact.py        sums that are exact, and so equal in any order
 │   ├── windows.py      which window an event belongs to; watermark, lateness, closing
 │   ├── reference.py    what normal is, and which reference is in force when

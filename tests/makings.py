@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from stream.signals import extract
+from stream.signals.outcomes import Met
 from stream.wire.internal import Reference, SignalReference
 
 
@@ -57,6 +58,32 @@ def columns(n: int, **given: Any) -> extract.Columns:
         "offsets": np.arange(n, dtype=np.int64),
     }
     return extract.Columns(**defaults | given)
+
+
+def pairs(n: int, **given: Any) -> Met:
+    """n pairs of one model version and window that say nothing but what is given."""
+    nothing, zero, nan = np.full(n, -1), np.zeros(n, dtype=np.int64), np.full(n, math.nan)
+    defaults: dict[str, Any] = {
+        "model_id": "credit",
+        "windows_ms": zero,
+        "versions": ["3"],
+        "version": zero,
+        "classes": [],
+        "predicted": nothing,
+        "actual": nothing,
+        "scores": nan,
+        "score_of": zero,
+        "outputs": nan,
+        "truths": nan,
+        "delays_ms": zero,
+        "segments": [[]],
+        "segment": zero,
+        "topics": ["feedback"],
+        "topic": zero,
+        "partitions": zero,
+        "offsets": np.arange(n),
+    }
+    return Met(**defaults | given)
 
 
 def plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ its *limbs*. 2^38 numbers fit before a limb of 64 bits can overflow. What lies b
 lies beyond 2^168 counts as just below it.
 """
 
+from fractions import Fraction
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -35,7 +36,6 @@ def cut(values: Floats) -> tuple[Ints, Floats]:
     return limbs, pieces
 
 
-def total(limbs: Ints) -> float:
-    """The sum that [14] limbs hold, rounded once."""
-    whole: int = sum(piece << (_BITS * place) for place, piece in enumerate(limbs.tolist()))
-    return whole / (1 << -_LOWEST)
+def total(limbs: Ints) -> Fraction:
+    """The sum that [14] limbs hold."""
+    return Fraction(sum(piece << (_BITS * place) for place, piece in enumerate(limbs.tolist())), 1 << -_LOWEST)

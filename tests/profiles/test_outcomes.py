@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from makings import plain
+from makings import pairs, plain
 from msgspec.structs import replace
 
 from stream.profiles import exact, outcomes
@@ -38,32 +38,6 @@ SETTINGS = (
     ModelSettings(task="classification"),
     ModelSettings(task="regression"),
 )
-
-
-def pairs(n: int, **given: Any) -> Met:
-    """n pairs that say nothing but what is given."""
-    nothing, zero, nan = np.full(n, -1), np.zeros(n, dtype=np.int64), np.full(n, math.nan)
-    defaults: dict[str, Any] = {
-        "model_id": "credit",
-        "windows_ms": zero,
-        "versions": ["3"],
-        "version": zero,
-        "classes": [],
-        "predicted": nothing,
-        "actual": nothing,
-        "scores": nan,
-        "score_of": zero,
-        "outputs": nan,
-        "truths": nan,
-        "delays_ms": zero,
-        "segments": [[]],
-        "segment": zero,
-        "topics": ["feedback"],
-        "topic": zero,
-        "partitions": zero,
-        "offsets": np.arange(n),
-    }
-    return Met(**defaults | given)
 
 
 def drawn(seed: int, n: int, classes: int = 3) -> Met:
@@ -263,7 +237,7 @@ def test_outcomes_hold_exactly_what_their_pairs_say(seed: int, n: int, own: Mode
             assert sparse(one.errors[place]) == wanted.errors
             assert sparse(one.delays[place]) == wanted.delays
             totals = [exact.total(limbs) for limbs in one.sums[place]]
-            assert totals == ([float(total) for total in wanted.sums] if one.errors.size else [])
+            assert totals == (wanted.sums if one.errors.size else [])
 
 
 def test_where_pairs_stand_is_told_per_partition() -> None:
