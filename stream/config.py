@@ -31,6 +31,7 @@ from stream.detectors.page_hinkley import Settings as PageHinkley
 from stream.profiles.learning import Settings as Learn
 from stream.profiles.seasons import Settings as Seasonality
 from stream.profiles.windows import Settings as Windows
+from stream.signals import outcomes
 from stream.signals.outliers import Settings as Outliers
 from stream.stages.detect import STATE_VERSION
 from stream.wire.canonical import canonical_json
@@ -136,13 +137,13 @@ class Feature(BaseModel, frozen=True, extra="forbid"):
     """How much a change of it matters, against the others: part of the severity of its alerts."""
 
 
-class Model(BaseModel, frozen=True, extra="forbid"):
+class Model(outcomes.ModelSettings, frozen=True, extra="forbid"):
     """One entry of `[[models]]`."""
 
     id: str = Field(min_length=1, max_length=128)
-    segments: list[str] = []
+    segments: list[str] = Field(default=[])
     """Tag keys whose values are watched each on its own."""
-    features: dict[str, Feature] = {}
+    features: dict[str, Feature] = Field(default={})
     alerts: policy.ModelSettings = policy.ModelSettings()
 
 

@@ -108,6 +108,20 @@ def test_rows_write_every_setting_as_the_file_would(tmp_path: Path) -> None:
             """drift.toml: models = [{"id": "a"}, {"id": "a"}]: 'a' is listed twice; merge the entries into one""",
         ),
         (
+            '[[models]]\nid = "a"\nchallengers = ["4"]',
+            (
+                'drift.toml:2: models[0] = {"id": "a", "challengers": ["4"]}: '
+                "challengers are compared with a champion; name its version"
+            ),
+        ),
+        (
+            '[[models]]\nid = "a"\nchampion = "4"\nchallengers = ["4"]',
+            (
+                'drift.toml:2: models[0] = {"id": "a", "champion": "4", "challengers": ["4"]}: '
+                "'4' is the champion, it cannot be one of the challengers"
+            ),
+        ),
+        (
             '[topics]\nalerts = "predictions"',
             "drift.toml: topics: 'predictions' has two roles; give each its own topic",
         ),
@@ -254,6 +268,7 @@ def test_the_file_is_the_one_given_else_the_one_in_the_environment_else_the_one_
         "[detectors.river.KSWIN]\nseed = 2",
         '[alerts]\nlabels = { team = "risk" }',
         '[[models]]\nid = "credit"',
+        "[topics]\nfeedback = []",
         '[service]\nid = "fraud"',
         "[limits]\nrecord_bytes = 2048",
     ],
@@ -284,6 +299,14 @@ def test_every_room_gets_its_settings(tmp_path: Path) -> None:
     worker = config.worker_settings(load(tmp_path, text).config)
     assert (worker.lateness_ms, worker.idle_after_ms, worker.max_future_ms) == (7_000, 8_000, 9_000)
     assert worker.dead_letter_ratio == 0.25
+
+
+def test_ingest_is_told_where_labels_come_from_and_what_the_owner_of_a_model_says(tmp_path: Path) -> None:
+    said = 'positive_label = "approve"\ntask = "classification"'
+    text = f'[topics]\nfeedback = ["truths"]\n[[models]]\nid = "credit"\n{said}'
+    bound = binding.ingest_settings(load(tmp_path, text).config)
+    assert bound.feedback == ("truths",)
+    assert (bound.models["credit"].positive_label, bound.models["credit"].task) == ("approve", "classification")
 
 
 _values = st.recursive(

@@ -23,6 +23,10 @@ DEFAULTS: Final = {
 }
 OF_MODELS: Final = {
     "id",
+    "task",
+    "positive_label",
+    "champion",
+    "challengers",
     "segments",
     "features.NAME.type",
     "features.NAME.watch",

@@ -42,6 +42,8 @@ def ingest_settings(config: Config) -> ingest.Settings:
         period_ms=config.budget.period,
         sample_rows=config.learn.rows,
         include_values=config.alerts.include_values,
+        feedback=tuple(config.topics.feedback),
+        models={model.id: model for model in config.models},
     )
 
 

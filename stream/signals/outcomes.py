@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from msgspec import Struct
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field, model_validator
 
 from stream.wire.internal import ScoreOf
 
@@ -56,10 +56,8 @@ DELAY_CELLS: Final = len(DELAY_EDGES_MS) + 1
 """The first cell is what is below all edges, the last what is above."""
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(BaseModel, frozen=True, extra="forbid"):
     """What the owner of a model says of its answers: part of a `[[models]]` table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Literal["classification", "regression"] | None = None
     """None: a pair with two numbers is one of a regression, any other of a classification."""
@@ -69,6 +67,14 @@ class ModelSettings(BaseModel):
     """The model version in charge."""
     challengers: tuple[str, ...] = Field(default=())
     """Model versions compared with it."""
+
+    @model_validator(mode="after")
+    def _challengers_have_another_to_challenge(self) -> "ModelSettings":
+        if self.challengers and self.champion is None:
+            raise ValueError("challengers are compared with a champion; name its version")
+        if self.champion in self.challengers:
+            raise ValueError(f"{self.champion!r} is the champion, it cannot be one of the challengers")
+        return self
 
 
 class Met(Struct, frozen=True, eq=False):
