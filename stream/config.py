@@ -177,15 +177,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _no_topic_has_two_roles(self) -> "Config":
-        outputs: tuple[Role, ...] = (
-            "dead_letters",
-            "profiles",
-            "pairs",
-            "references",
-            "snapshots",
-            "alerts",
-            "windows",
-        )
+        outputs = get_args(Role)
         names = [*self.topics.predictions, *self.topics.feedback, *(self.topics.of(role) for role in outputs)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             message = f"topics: {', '.join(map(repr, twice))} has two roles; give each its own topic"
@@ -264,7 +256,7 @@ def worker_settings(config: Config) -> worker.Settings:
     return worker.Settings(
         service=config.service,
         kafka=config.kafka,
-        topics=config.topics,
+        topics=config.topics.model_copy(update={"feedback": []}),  # not read: nothing says yet what labels tell
         http=config.http,
         log=config.log,
         metrics=config.metrics,

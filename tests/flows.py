@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+import counting
 import msgspec
 import numpy as np
 import orjson
@@ -152,8 +153,9 @@ def stages(of_ingest: ingest.Settings | None = None, of_detect: detect.Settings 
         ingest_start=ingest.start,
         ingest_step=lambda references, state, batch: ingest.step(one, references, state, batch),
         ingest_tick=lambda state, time_ms: ingest.tick(one, state, time_ms),
-        ingest_flush=lambda references, states: ingest.flush(one, references, states),
+        ingest_flush=lambda references, states, pairs: ingest.flush(one, references, states, pairs),
         ingest_pending=ingest.pending,
+        **counting.JOIN,
         detect_start=lambda: detect.start(other),
         detect_waits_for=detect.waits_for,
         detect_step=lambda references, state, records: detect.step(other, references, state, records),

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import counting
+from counting import HORIZON_MS
 
 from stream.worker.cluster import Cluster
 from stream.worker.ends import EXIT_RESTART, Stopped
@@ -14,7 +15,7 @@ from stream.worker.failpoints import Failpoint, Failpoints, parse
 from stream.worker.local import LocalEnds
 from stream.worker.loop import Clock, Loop, Options
 from stream.worker.settings import Kafka, Service, Settings, Topics
-from stream.worker.stages import Stages
+from stream.worker.stages import Stages, stage_table
 from stream.worker.task import RESTORING
 
 START_MS = 1_795_219_200_000
@@ -32,17 +33,22 @@ def _killed(_: str) -> None:
 class World:
     """A cluster with topics, and time."""
 
-    def __init__(self, *, inputs: int = 4, internal: int = 3, idle_after_ms: int = 0, **kafka: Any) -> None:
+    def __init__(
+        self, *, inputs: int = 4, internal: int = 3, feedback: int = 0, idle_after_ms: int = 0, **kafka: Any
+    ) -> None:
         self.now_ms = START_MS
         self.cluster = Cluster(lambda: self.now_ms)
         self.settings = Settings(
             service=Service.model_validate({"id": "sim", "snapshot_interval": "2s"}),
             kafka=Kafka.model_validate({"bootstrap_servers": "memory", "commit_interval": "500ms", **kafka}),
-            topics=Topics(feedback=[]),
+            topics=Topics(feedback=["feedback"] if feedback else []),
             idle_after_ms=idle_after_ms,
         )
         self.cluster.create("predictions", inputs)
         self.cluster.create("drift.references", 1)
+        if feedback:
+            self.cluster.create("feedback", feedback)
+            self.cluster.create("drift.pairs", internal)
         for topic in ("drift.profiles", "drift.snapshots", "alerts", "drift.windows", "drift.dead-letters"):
             self.cluster.create(topic, internal)
         self.workers: list[Loop] = []
@@ -59,6 +65,23 @@ class World:
             self.write(row % partitions, START_MS + row * 7 + rng.randrange(100), f"k{rng.randrange(keys)}")
         for partition in range(partitions):
             self.write(partition, START_MS + records * 7 + 3_600_000, "end")
+
+    def fill_pairs(self, records: int, *, partitions: int, feedback: int, seed: int = 1) -> None:
+        """As `fill`, with a label for most: before or after its prediction, twice, or beyond the horizon."""
+        rng = random.Random(seed)
+        inputs = []
+        for row in range(records):
+            time_ms, key, pair = START_MS + row * 7 + rng.randrange(100), f"k{rng.randrange(5)}", f"p{row}"
+            inputs.append((time_ms, ("predictions", row % partitions), key, pair))
+            delays_ms = rng.choice([[], [rng.randrange(-900, HORIZON_MS)], [300, 900], [HORIZON_MS, HORIZON_MS + 1]])
+            places = [("feedback", int(rng.random() * feedback)) for _ in delays_ms]
+            inputs += [(time_ms + delay, place, key, pair) for delay, place in zip(delays_ms, places, strict=True)]
+        ends = [("predictions", number) for number in range(partitions)]
+        ends += [("feedback", number) for number in range(feedback)]
+        inputs += [(START_MS + records * 7 + 3_600_000, end, "end", "end") for end in ends]
+        for time_ms, place, key, pair in sorted(inputs):
+            value = counting.record(time_ms, key, None, None if key == "end" else pair)
+            self.cluster.write(place, value, timestamp_ms=time_ms)
 
     def worker(
         self,
@@ -130,7 +153,7 @@ class World:
     def is_settled(self) -> bool:
         """Whether nothing is left to do."""
         group = self.cluster.group("sim")
-        wanted = self.cluster.subscribed(["predictions", "drift.profiles"])
+        wanted = self.cluster.subscribed(stage_table(self.settings))
         if any(loop.tx.open for loop in self.workers) or group.pending:
             return False
         if any(self.cluster.unstable(partition) for partition in self.cluster.subscribed(self.cluster.logs)):

@@ -1,6 +1,7 @@
 """The stages with the settings of a Config bound: what the worker is given, whatever its ends are."""
 
 from functools import partial
+from typing import Any
 
 from stream.alerts.evidence import Sender
 from stream.config import Config, Loaded
@@ -13,7 +14,7 @@ from stream.worker.stages import Stages
 
 
 def bound(loaded: Loaded) -> Stages:
-    """All three verbs of both stages."""
+    """All verbs of all stages."""
     config = loaded.config
     of_ingest, of_detect = ingest_settings(config), detect_settings(loaded)
     return Stages(
@@ -24,6 +25,13 @@ def bound(loaded: Loaded) -> Stages:
         ingest_tick=partial(ingest.tick, of_ingest),
         ingest_flush=partial(ingest.flush, of_ingest),
         ingest_pending=ingest.pending,
+        join_start=_unread,
+        join_step=_unread,
+        join_watermark=_unread,
+        join_oldest=_unread,
+        join_halvings=_unread,
+        join_waiting=_unread,
+        join_digest=_unread,
         detect_start=partial(detect.start, of_detect),
         detect_waits_for=detect.waits_for,
         detect_step=partial(detect.step, of_detect),
@@ -31,6 +39,10 @@ def bound(loaded: Loaded) -> Stages:
         detect_decode=detect.decode,
         detect_digest=detect.digest,
     )
+
+
+def _unread(*_arguments: Any) -> Any:
+    raise AssertionError("no topic of feedback is read")
 
 
 def ingest_settings(config: Config) -> ingest.Settings:

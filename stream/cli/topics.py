@@ -50,7 +50,7 @@ def check(file: ConfigFile = None, properties: Properties = None) -> None:
             typer.echo(f"warning: {finding}")
     if faults := [str(finding) for finding in findings if finding.level == "fault"]:
         raise Stopped(EXIT_CONFIGURATION, "topics", "\n".join(faults))
-    typer.echo(f"{len(topics.specs(config)) + len(config.topics.predictions)} topics are as they should be")
+    typer.echo(f"{len(topics.specs(config)) + len(topics.inputs_of(config))} topics are as they should be")
 
 
 def _connected(file: ConfigFile, properties: Properties) -> Settings:

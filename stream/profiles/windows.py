@@ -86,8 +86,8 @@ class Marks(Struct, frozen=True):
     """Partition count of every input topic, the largest announced: a topic may grow, never shrink."""
     references_offset: int = 0
     """The newest view of the references that ingest has worked with."""
-    highest_ms: int | None = None
-    """The largest watermark of a source that went on: the end of an input is no time."""
+    highest_ms: dict[str, int] = field(default_factory=dict)
+    """By topic, the largest watermark of a source that went on: the end of an input is no time."""
 
 
 def apply(marks: Marks, record: Watermarks) -> Marks:
@@ -105,12 +105,15 @@ def apply(marks: Marks, record: Watermarks) -> Marks:
     partitions = dict(marks.partitions)
     for topic, count in record.partitions.items():
         partitions[topic] = max(count, partitions.get(topic, 0))
-    shown = [mark.watermark_ms for mark in record.sources if mark.watermark_ms is not None]
+    highest_ms = dict(marks.highest_ms)
+    for mark in record.sources:
+        if mark.watermark_ms is not None and mark.watermark_ms < _END:
+            highest_ms[mark.topic] = max(mark.watermark_ms, highest_ms.get(mark.topic, mark.watermark_ms))
     return Marks(
         sources=sources,
         partitions=partitions,
         references_offset=max(marks.references_offset, record.references_offset),
-        highest_ms=_later(marks.highest_ms, *(time_ms for time_ms in shown if time_ms < _END)),
+        highest_ms=highest_ms,
     )
 
 
@@ -136,13 +139,14 @@ def have_ended(marks: Marks, topics: Collection[str]) -> bool:
 
 
 def reached(marks: Marks, topics: Collection[str], settings: Settings) -> int | None:
-    """As `watermark`, but when all inputs have ended the end of the window that holds the newest event of all.
+    """As `watermark`, but when all these inputs have ended the end of the window that holds their newest event.
 
     So the end of files closes what they opened, for every model up to the same time, and nothing beyond.
     """
-    if marks.highest_ms is None or not have_ended(marks, topics):
+    highest_ms = _later(*(marks.highest_ms.get(topic) for topic in topics))
+    if highest_ms is None or not have_ended(marks, topics):
         return watermark(marks, topics)
-    newest_ms = marks.highest_ms + settings.lateness
+    newest_ms = highest_ms + settings.lateness
     return newest_ms - newest_ms % settings.size + settings.size
 
 

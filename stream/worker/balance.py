@@ -20,7 +20,7 @@ def balance(tasks: Iterable[Task], ends: Ends) -> Iterator[tuple[Task, Reason, b
     waiting = sum(
         ends.lag(task.partition, task.read_offset)
         for task in held
-        if task.stage == "detect" and task.phase not in {Phase.FETCHING, Phase.SEARCHING}
+        if task.stage != "ingest" and task.phase not in {Phase.FETCHING, Phase.SEARCHING}
     )
     already = "internal_lag" in inputs[0].pauses
     limit = INTERNAL_LAG_RECORDS // 2 if already else INTERNAL_LAG_RECORDS

@@ -2,7 +2,8 @@
 
 What the stages produced since the last commit waits in a `Transaction`. Nothing of it has reached the broker before
 `begin`: so giving up before that costs nothing, and the broker sees transactions of milliseconds. In every partition
-partial profiles stand before the watermark record of their transaction; detect relies on it (`reliability.md` 5).
+profiles and halves of pairs stand before the watermark record of their transaction; detect and join rely on it
+(`reliability.md` 5).
 """
 
 import time
@@ -13,14 +14,14 @@ from msgspec import Struct, field
 
 from stream.wire import codec
 from stream.wire.internal import WATERMARKS, SourceMark, Watermarks
-from stream.wire.record import EVERY_PARTITION, Outgoing
+from stream.wire.record import EVERY_PARTITION, Outgoing, Role
 from stream.worker import telling
 from stream.worker.ends import Addressed, Ends, OffsetMark, Partition, Receipt
 from stream.worker.failpoints import Failpoints
-from stream.worker.metadata import DetectMark, IngestMark, encode_detect, encode_ingest
+from stream.worker.metadata import DetectMark, IngestMark, JoinMark, encode_detect, encode_ingest, encode_join
 from stream.worker.settings import Settings
 from stream.worker.snapshots import CHUNK_BYTES, Letter, other, written
-from stream.worker.stages import Stages
+from stream.worker.stages import Stages, sources_of
 from stream.worker.status import Status
 from stream.worker.task import Point, Task
 
@@ -153,22 +154,28 @@ class Committer:
             self._leaving.pop(task.partition, None)
 
     def _outputs(self, tx: Transaction, references: Any) -> dict[Partition, Any]:
-        """Step 1. Partial profiles by key, then one watermark record to every partition of drift.profiles."""
-        ingest = [task for task in _sorted(tx.tasks) if task.stage == "ingest"]
+        """Step 1. Partial profiles and pair blocks by key, then one watermark record to every partition they go to."""
+        topics = self._settings.topics
+        ingest, join = ([task for task in _sorted(tx.tasks) if task.stage == stage] for stage in ("ingest", "join"))
+        pairs_partitions = self._ends.partitions(topics.of("pairs")) if topics.feedback else 0
         states, partials = self._stages.ingest_flush(
-            references, {task.partition: task.running.state for task in ingest}
+            references, {task.partition: task.running.state for task in ingest}, pairs_partitions
         )
         tx.outputs += sorted(partials, key=lambda output: output.key or b"")
         addressed = self._addressed(tx.outputs)
         if ingest:
-            addressed += self._addressed([self._watermarks(tx, ingest, states, references.offset)], tracked=True)
+            inputs = self._of_inputs(tx, ingest, states)
+            if topics.feedback:
+                addressed += self._addressed([self._watermarks("pairs", inputs, references.offset)])
+            addressed += self._addressed([self._watermarks("profiles", inputs, references.offset)], tracked=True)
+        if join:
+            # A record of its own: join reads no references, and what it has told is not a fact about the inputs.
+            addressed += self._addressed([self._watermarks("profiles", self._of_pairs(join), 0)], tracked=True)
         self._ends.produce(addressed)
         return dict(states)
 
-    def _watermarks(
-        self, tx: Transaction, tasks: Sequence[Task], states: Mapping[Partition, Any], references_offset: int
-    ) -> Outgoing:
-        sources = [
+    def _of_inputs(self, tx: Transaction, tasks: Sequence[Task], states: Mapping[Partition, Any]) -> list[SourceMark]:
+        return [
             SourceMark(
                 *task.partition,
                 next_offset=task.running.next_offset,
@@ -178,9 +185,15 @@ class Committer:
             )
             for task in tasks
         ]
-        counts = {topic: self._ends.partitions(topic) for topic in self._settings.topics.predictions}
+
+    def _of_pairs(self, tasks: Sequence[Task]) -> list[SourceMark]:
+        watermark = self._stages.join_watermark
+        return [SourceMark(*task.partition, task.running.next_offset, watermark(task.running.state)) for task in tasks]
+
+    def _watermarks(self, role: Role, sources: list[SourceMark], references_offset: int) -> Outgoing:
+        counts = {topic: self._ends.partitions(topic) for topic in sources_of(self._settings)}
         value = codec.encode(Watermarks(sources, counts, references_offset), WATERMARKS)
-        return Outgoing("profiles", None, value, (("drift-format", WATERMARKS.encode()),), EVERY_PARTITION)
+        return Outgoing(role, None, value, (("drift-format", WATERMARKS.encode()),), EVERY_PARTITION)
 
     def _snapshots(self, tx: Transaction, now_seconds: float, last_of: Collection[Task]) -> int:
         """Step 2. Snapshots of detect that are due, or still on their way."""
@@ -227,6 +240,8 @@ class Committer:
             raise AssertionError(f"{task.partition} has no offset to commit")
         if task.stage == "ingest":
             metadata = encode_ingest(IngestMark(state.watermark_ms, task.live, task.topic_id))
+        elif task.stage == "join":
+            metadata = encode_join(self._join_mark(task))
         else:
             metadata = encode_detect(
                 DetectMark(
@@ -238,6 +253,17 @@ class Committer:
                 )
             )
         return OffsetMark(*task.partition, next_offset, metadata)
+
+    def _join_mark(self, task: Task) -> JoinMark:
+        stages, state = self._stages, task.running.state
+        oldest = stages.join_oldest(state)
+        return JoinMark(
+            stages.config_id,
+            task.running.next_offset if oldest is None else oldest,
+            stages.join_halvings(state),
+            stages.join_digest(state),
+            task.topic_id,
+        )
 
     def _adopt(self, tx: Transaction, flushed: Mapping[Partition, Any], receipt: Receipt, now_seconds: float) -> None:
         """Step 5. What ran ahead is now what is committed."""

@@ -3,32 +3,37 @@
 from collections.abc import Iterable
 
 from stream.worker.ends import Ends
+from stream.worker.stages import Stages
 from stream.worker.status import Status
 from stream.worker.task import RESTORING, Task
 
 
-def look(status: Status, tasks: Iterable[Task], ends: Ends) -> None:
+def look(status: Status, tasks: Iterable[Task], ends: Ends, stages: Stages) -> None:
     """Where the tasks stand, for the metrics."""
     held = list(tasks)
-    stages = sorted({"ingest", "detect"} | {task.stage for task in held})
+    names = sorted({"ingest", "join", "detect"})
     restoring = [task for task in held if task.phase in RESTORING]
-    status.assigned = {stage: sum(task.stage == stage for task in held) for stage in stages}
-    status.restoring = {stage: sum(task.stage == stage for task in restoring) for stage in stages}
+    status.assigned = {name: sum(task.stage == name for task in held) for name in names}
+    status.restoring = {name: sum(task.stage == name for task in restoring) for name in names}
     status.restore_remaining = {
-        stage: sum(max(0, task.goal_offset - task.read_offset) for task in restoring if task.stage == stage)
-        for stage in stages
+        name: sum(max(0, task.goal_offset - task.read_offset) for task in restoring if task.stage == name)
+        for name in names
     }
     status.started = status.started or (bool(held) and not restoring)
     running = [task for task in held if task.phase not in RESTORING]
     status.lag_records = {task.partition: _lag(task, ends) for task in running}
     status.unstable_records = {task.partition: ends.unstable(task.partition) for task in running}
-    status.watermark_ms = {
-        task.partition: task.running.state.watermark_ms
-        for task in running
-        if task.stage == "ingest" and task.running.state.watermark_ms is not None
-    }
+    watermarks = {task.partition: _watermark(task, stages) for task in running if task.stage != "detect"}
+    status.watermark_ms = {partition: mark for partition, mark in watermarks.items() if mark is not None}
+    status.pairs_pending = sum(stages.join_waiting(task.running.state) for task in running if task.stage == "join")
     status.snapshot_seconds = {task.partition: task.snapshot_seconds for task in running if task.stage == "detect"}
     status.state_bytes = {"detect": sum(task.snapshot_bytes for task in running)}
+
+
+def _watermark(task: Task, stages: Stages) -> int | None:
+    state = task.running.state
+    found: int | None = stages.join_watermark(state) if task.stage == "join" else state.watermark_ms
+    return found
 
 
 def _lag(task: Task, ends: Ends) -> int:

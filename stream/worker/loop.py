@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from stream.wire.record import Batch
+from stream.wire.record import Batch, Outgoing
+from stream.worker import telling
 from stream.worker.balance import balance
 from stream.worker.commit import SNAPSHOT_COMMIT_BYTES, Committed, Committer, Now, Transaction
 from stream.worker.ends import (
@@ -228,7 +229,7 @@ class Loop:
             self.failpoints.hit("assigned", stage)
             task = Task(stage, partition, now_seconds)
             self.tasks[partition] = task
-            # Detect first: what waits between the stages goes before new input.
+            # Inputs last: what waits between the stages goes before new input.
             (self._fetching.append if stage == "ingest" else self._fetching.appendleft)(task)
             self.say("assigned", task=task)
 
@@ -364,7 +365,7 @@ class Loop:
             elif task.stage == "ingest":
                 self._collect(task, batch)
             else:
-                self._detect(task, batch)
+                self._advance(task, batch)
 
     def _end(self, task: Task, end: End) -> None:
         if end.offset < task.read_offset:
@@ -377,11 +378,11 @@ class Loop:
     def _replay(self, task: Task, batch: Batch) -> None:
         """Silent: the outputs of these records are out already."""
         if (old := before(batch, task.goal_offset)) is not None:
-            self._step_detect(task, old)
+            self._step(task, old)
         if task.phase is Phase.REPLAYING and next_offset_of(batch) >= task.goal_offset:
             self._restorer.caught_up(task, self.clock.seconds())
             if (new := after(batch, task.read_offset)) is not None:
-                self._detect(task, new)
+                self._advance(task, new)
 
     def _collect(self, task: Task, batch: Batch) -> None:
         """Ingest works on long columns: keep records until there are enough, or a commit is due."""
@@ -420,13 +421,29 @@ class Loop:
         if task.breaker.trips(self.settings.dead_letter_ratio):
             self._hold(task, "dead_letters", held=True)
 
-    def _detect(self, task: Task, batch: Batch) -> None:
-        outputs = self._step_detect(task, batch)
+    def _advance(self, task: Task, batch: Batch) -> None:
+        """What the stages tell each other is stepped as it comes."""
+        outputs = self._step(task, batch)
         if task.running.next_offset > task.committed.next_offset:
             self.tx.touch(task, self.clock.seconds())
             self.tx.add(0, outputs)
 
-    def _step_detect(self, task: Task, batch: Batch) -> Sequence[Any]:
+    def _step(self, task: Task, batch: Batch) -> Sequence[Outgoing]:
+        return self._step_join(task, batch) if task.stage == "join" else self._step_detect(task, batch)
+
+    def _step_join(self, task: Task, batch: Batch) -> Sequence[Outgoing]:
+        started = time.perf_counter()
+        with self._blamed(task, batch):
+            self.failpoints.hit("step", "join")
+            state, outputs = self.stages.join_step(task.running.state, rows(batch))
+        task.running = Point(state, next_offset_of(batch))
+        task.read_offset = task.running.next_offset
+        if task.phase is Phase.RUNNING:
+            telling.count_pairs(self.status, outputs.counts, self.settings.metrics.models)
+        self.status.stage_seconds["join"].add(time.perf_counter() - started)
+        return outputs.records
+
+    def _step_detect(self, task: Task, batch: Batch) -> Sequence[Outgoing]:
         """Up to the first record whose reference is not here."""
         records = rows(batch)
         ready = len(records)
@@ -434,7 +451,7 @@ class Loop:
             if (missing := self.stages.detect_waits_for(self.references, record)) is not None:
                 task.lacks, ready = missing, row
                 break
-        outputs: Sequence[Any] = ()
+        outputs: Sequence[Outgoing] = ()
         if ready:
             started = time.perf_counter()
             with self._blamed(task, batch):
@@ -556,7 +573,7 @@ class Loop:
         if now_seconds - self._looked_seconds < LOOK_SECONDS:
             return
         self._looked_seconds = now_seconds
-        look(self.status, self.tasks.values(), self.ends)
+        look(self.status, self.tasks.values(), self.ends, self.stages)
         if now_seconds - self._compared_seconds >= TOPIC_ID_SECONDS:
             self._compared_seconds = now_seconds
             self._compare_topics()

@@ -1,8 +1,9 @@
 """What a committed offset remembers of its task, in the metadata field of Kafka's OffsetCommit.
 
 `d1;w=<ms or ->;l=<0 or 1>;t=<topic id>;#<crc32>` for ingest, `d1;c=<config id>;s=<S>;p=<offset>;h=<digest>;t=<topic
-id>; #<crc32>` for detect: ASCII, below 300 bytes (the broker allows 4095). Reading stops at the checksum: some
-clients hand the text back with a byte too many behind it.
+id>;#<crc32>` for detect, `d1;c=<config id>;s=<S>;k=<halvings>;h=<digest>;t=<topic id>;#<crc32>` for join: ASCII, below
+300 bytes (the broker allows 4095). Reading stops at the checksum: some clients hand the text back with a byte too many
+behind it.
 """
 
 import re
@@ -35,6 +36,18 @@ class DetectMark(Struct, frozen=True):
     topic_id: str
 
 
+class JoinMark(Struct, frozen=True):
+    """Where the log that is the state of a join task begins, and how to prove that it is the same again."""
+
+    config_id: str
+    replay_from: int
+    """S: the oldest offset it still needs."""
+    halvings: int
+    """How often it has halved its threshold of ids: the replay begins with the present one."""
+    digest: str
+    topic_id: str
+
+
 def encode_ingest(mark: IngestMark) -> str:
     """As committed."""
     return _sealed({"w": _written(mark.watermark_ms), "l": str(int(mark.live)), "t": mark.topic_id})
@@ -47,6 +60,19 @@ def encode_detect(mark: DetectMark) -> str:
             "c": mark.config_id,
             "s": str(mark.replay_from),
             "p": _written(mark.snapshot_offset),
+            "h": mark.digest,
+            "t": mark.topic_id,
+        }
+    )
+
+
+def encode_join(mark: JoinMark) -> str:
+    """As committed."""
+    return _sealed(
+        {
+            "c": mark.config_id,
+            "s": str(mark.replay_from),
+            "k": str(mark.halvings),
             "h": mark.digest,
             "t": mark.topic_id,
         }
@@ -67,6 +93,15 @@ def decode_detect(text: str) -> DetectMark | None:
     fields = _opened(text)
     try:
         return DetectMark(fields["c"], int(fields["s"]), _read(fields["p"]), fields["h"], fields["t"])
+    except (KeyError, ValueError):
+        return None
+
+
+def decode_join(text: str) -> JoinMark | None:
+    """None if this is not our metadata: somebody set the offset by hand."""
+    fields = _opened(text)
+    try:
+        return JoinMark(fields["c"], int(fields["s"]), int(fields["k"]), fields["h"], fields["t"])
     except (KeyError, ValueError):
         return None
 

@@ -70,6 +70,20 @@ FAMILIES: Final = (
         lambda s: _by_keys(s.dead_letters),
     ),
     Family(
+        "drift_pairs",
+        "counter",
+        "predictions and labels that met, or did not, as join tells them",
+        ("model_id", "outcome"),
+        lambda s: _by_keys(s.pairs),
+    ),
+    Family(
+        "drift_pairs_pending",
+        "gauge",
+        "predictions and labels held because they may still meet another",
+        (),
+        lambda s: _one(s.pairs_pending),
+    ),
+    Family(
         "drift_stage_duration_seconds",
         "histogram",
         "time in a stage per call",
@@ -100,7 +114,7 @@ FAMILIES: Final = (
     Family(
         "drift_watermark_lag_seconds",
         "gauge",
-        "clock minus watermark of an input partition",
+        "clock minus watermark of an input partition, or of the outcomes of a partition of pairs",
         TOPIC_PARTITION,
         lambda s: _since_ms(s.watermark_ms),
     ),

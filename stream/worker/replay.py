@@ -77,13 +77,17 @@ def replay_records(  # noqa: PLR0913 - as replay
     stages: Stages,
     settings: Settings,
     *,
+    feedback: Sequence[Iterator[Record]] = (),
     references: Sequence[Outgoing] = (),
     on_record: Callable[[Role, Record], None],
     on_turn: Callable[[], None] = lambda: None,
     turn_records: int = TURN_RECORDS,
     internal_partitions: int = 1,
 ) -> Status:
-    """The same over records, an iterator for each input partition, offsets from 0 and rising."""
+    """The same over records, an iterator for each partition of predictions and of feedback, offsets from 0 and rising.
+
+    Without any feedback nothing is joined.
+    """
     topics = settings.topics
     roles = {topics.of(role): role for role in PUBLIC}
 
@@ -92,16 +96,16 @@ def replay_records(  # noqa: PLR0913 - as replay
             on_record(role, record)
 
     cluster = Cluster(on_record=told)
-    for role in (*PUBLIC, "profiles", "snapshots"):
+    for role in (*PUBLIC, "pairs", "profiles", "snapshots"):
         cluster.create(topics.of(role), 1 if role == "references" else internal_partitions)
     for reference in references:
         where = (topics.of("references"), partition_of(reference.key, 1))
         cluster.write(where, reference.value, reference.key, timestamp_ms=0, headers=reference.headers)
-    topic = topics.predictions[0]
-    cluster.logs[topic] = [LazyPartition(records) for records in inputs]
-    alone = settings.model_copy(
-        update={"topics": topics.model_copy(update={"predictions": [topic], "feedback": []}), "idle_after_ms": 0}
-    )
+    read = {topics.predictions[0]: inputs} | ({topics.feedback[0]: feedback} if feedback else {})
+    for topic, partitions in read.items():
+        cluster.logs[topic] = [LazyPartition(records) for records in partitions]
+    named = {"predictions": topics.predictions[:1], "feedback": topics.feedback[:1] if feedback else []}
+    alone = settings.model_copy(update={"topics": topics.model_copy(update=named), "idle_after_ms": 0})
     loop = Loop(
         LocalEnds(cluster, settings.service.id, "replay", trims=True),
         stages,

@@ -26,6 +26,9 @@ class Run(Struct, frozen=True):
     """By partition of `drift.profiles`. Its watermark records are read, its profiles are made anew."""
     references: Sequence[Record]
     """All of `drift.references`, those the run itself has learned among them."""
+    pairs: Sequence[Sequence[Record]] = ()
+    """By partition of `drift.pairs`, nothing where there was no feedback. Its watermark records are read, the halves
+    are made anew."""
 
 
 class Differs(Exception):
@@ -40,22 +43,25 @@ def rerun(run: Run, stages: Stages, *, lateness_ms: int, on_output: Callable[[Ou
     """
     facts = [list(_facts(records)) for records in run.profiles]
     views = _views(stages, run.references)
-    ingest = _Ingest(stages, run.inputs, views, lateness_ms)
+    ingest = _Ingest(stages, run.inputs, views, lateness_ms, len(run.pairs))
+    join = _Join(stages, run.pairs)
     made: dict[bytes, deque[list[Outgoing]]] = defaultdict(deque)
     """What the transactions have told detect, by their watermark record: every partition has them all."""
     for fact in facts[0] if facts else ():
-        partials, letters = ingest.transaction(_opened(fact))
-        made[fact.value or b""].append(partials)
-        for letter in letters:
-            on_output(letter)
-    for partition, own in enumerate(facts):
+        marks = _opened(fact)
+        if (marks.sources[0].topic, marks.sources[0].partition) in run.inputs:
+            told, letters = ingest.transaction(marks)
+            join.hear(fact.value or b"", [one for one in told if one.role == "pairs"])
+            made[fact.value or b""].append([one for one in told if one.role == "profiles"])
+            for letter in letters:
+                on_output(letter)
+        else:
+            made[fact.value or b""].append(join.transaction(marks))
+    for own in facts:
         waiting = {name: deque(told) for name, told in made.items()}
         state = stages.detect_start()
         for fact in own:
-            partials = waiting[fact.value or b""].popleft()
-            here = [one for one in partials if codec.partition_of(one.key, len(facts)) == partition]
-            records = [Record(fact.topic, partition, fact.offset, 0, one.key, one.value, one.headers) for one in here]
-            for record in [*records, fact]:
+            for record in _told_before(fact, waiting[fact.value or b""].popleft(), len(facts)):
                 state, outputs = stages.detect_step(views[max(views)], state, [record])
                 for output in outputs:
                     on_output(output)
@@ -65,22 +71,30 @@ class _Ingest:
     """The ingest tasks of all partitions, transaction by transaction."""
 
     def __init__(
-        self, stages: Stages, inputs: Mapping[Partition, Sequence[Record]], views: Mapping[int, Any], lateness_ms: int
+        self,
+        stages: Stages,
+        inputs: Mapping[Partition, Sequence[Record]],
+        views: Mapping[int, Any],
+        lateness_ms: int,
+        pairs_partitions: int,
     ) -> None:
         self._stages = stages
         self._inputs = {partition: deque(records) for partition, records in inputs.items()}
         self._views = views
         self._lateness_ms = lateness_ms
+        self._pairs_partitions = pairs_partitions
         self._states: dict[Partition, Any] = {}
 
     def transaction(self, marks: Watermarks) -> tuple[list[Outgoing], list[Outgoing]]:
-        """The profiles and samples of one transaction, sorted by key as the worker does, and its dead letters."""
+        """Profiles, samples and halves of one transaction, sorted by key as the worker does, and its dead letters."""
         view = self._views[marks.references_offset]
         letters: list[Outgoing] = []
         for mark in marks.sources:
             letters += self._source(view, mark)
         places = [(mark.topic, mark.partition) for mark in marks.sources]
-        states, partials = self._stages.ingest_flush(view, {place: self._states[place] for place in places})
+        states, partials = self._stages.ingest_flush(
+            view, {place: self._states[place] for place in places}, self._pairs_partitions
+        )
         self._states |= states
         return sorted(partials, key=lambda output: output.key or b""), letters
 
@@ -98,6 +112,54 @@ class _Ingest:
             raise Differs(f"{place} at {mark.next_offset}: watermark {state.watermark_ms}, was {mark.watermark_ms}")
         self._states[place] = state
         return letters
+
+
+class _Join:
+    """The join tasks of all partitions of `drift.pairs`, each as far as its watermark records say."""
+
+    def __init__(self, stages: Stages, pairs: Sequence[Sequence[Record]]) -> None:
+        self._stages = stages
+        self._facts = [deque(_facts(records)) for records in pairs]
+        self._halves: list[dict[bytes, deque[list[Outgoing]]]] = [defaultdict(deque) for _ in pairs]
+        """Per partition what the transactions have told it, by their watermark record."""
+        self._states = [stages.join_start(0) for _ in pairs]
+
+    def hear(self, fact: bytes, told: Sequence[Outgoing]) -> None:
+        """What a transaction of ingest has told join."""
+        for halves in self._halves:
+            halves[fact].append(list(told))
+
+    def transaction(self, marks: Watermarks) -> list[Outgoing]:
+        """The outcomes of one transaction, sorted by key."""
+        outcomes: list[Outgoing] = []
+        for mark in marks.sources:
+            outcomes += self._source(mark)
+        return sorted(outcomes, key=lambda output: output.key or b"")
+
+    def _source(self, mark: SourceMark) -> list[Outgoing]:
+        facts, outcomes = self._facts[mark.partition], list[Outgoing]()
+        state = self._states[mark.partition]
+        while facts and facts[0].offset < mark.next_offset:
+            fact = facts.popleft()
+            told = self._halves[mark.partition][fact.value or b""].popleft()
+            for record in _told_before(fact, told, len(self._facts)):
+                state, outputs = self._stages.join_step(state, [record])
+                outcomes += outputs.records
+        if (reached := self._stages.join_watermark(state)) != mark.watermark_ms:
+            raise Differs(f"{mark.topic} {mark.partition}: watermark {reached}, was {mark.watermark_ms}")
+        self._states[mark.partition] = state
+        return outcomes
+
+
+def _told_before(fact: Record, told: Sequence[Outgoing], partitions: int) -> list[Record]:
+    """What of a transaction stands in the partition of its watermark record, and then this."""
+    here = [one for one in told if _place(one, partitions) == fact.partition]
+    records = [Record(fact.topic, fact.partition, fact.offset, 0, one.key, one.value, one.headers) for one in here]
+    return [*records, fact]
+
+
+def _place(one: Outgoing, partitions: int) -> int:
+    return codec.partition_of(one.key, partitions) if one.partition is None else one.partition % partitions
 
 
 def _facts(records: Sequence[Record]) -> Iterator[Record]:

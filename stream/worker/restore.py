@@ -2,8 +2,9 @@
 
 A snapshot S stands for the state before the record at S, and C is the committed offset. All records below C are in the
 state and their outputs are out, so S <= C, and reading S..C with outputs dropped gives the state at C whichever
-snapshot was found: an older one only means more to read (`reliability.md` 4). Nothing here blocks longer than one short
-call, because a group waits for members that do.
+snapshot was found: an older one only means more to read (`reliability.md` 4). Join has no snapshots: what it holds
+stands in its log from an offset S on, which is in its metadata, and the replay begins there with nothing. Nothing here
+blocks longer than one short call, because a group waits for members that do.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -23,7 +24,7 @@ from stream.worker.ends import (
     rows,
 )
 from stream.worker.failpoints import Failpoints
-from stream.worker.metadata import DetectMark, decode_detect, decode_ingest
+from stream.worker.metadata import DetectMark, decode_detect, decode_ingest, decode_join
 from stream.worker.settings import Settings
 from stream.worker.snapshots import Refused, Shelf, Snapshot
 from stream.worker.stages import Stages
@@ -70,6 +71,8 @@ class Restorer:
         start, end = self._ends.bounds(task.partition)
         if task.stage == "ingest":
             self._start_ingest(task, committed, start, end, now_seconds)
+        elif task.stage == "join":
+            self._start_join(task, committed, start, now_seconds)
         else:
             self._search(task, committed, now_seconds)
 
@@ -102,7 +105,8 @@ class Restorer:
         """The replay reached the committed offset: prove that the state is the same again."""
         state = task.running.state
         task.settle(state, task.goal_offset)
-        if task.goal_digest is not None and (found := self._stages.detect_digest(state)) != task.goal_digest:
+        digest = self._stages.join_digest if task.stage == "join" else self._stages.detect_digest
+        if task.goal_digest is not None and (found := digest(state)) != task.goal_digest:
             self._status.snapshot_errors[task.stage, "digest"] += 1
             self._say("replay_differs", task=task, detail=f"digest {found}, expected {task.goal_digest}")
             if self._strict:
@@ -126,6 +130,32 @@ class Restorer:
         task.moves(Input.OFFSET_IS_ALL, now_seconds)
         self.resume(task, now_seconds)
         self._say("running", task=task, offset=next_offset)
+
+    def _start_join(self, task: Task, committed: Committed | None, start: int, now_seconds: float) -> None:
+        self._failpoints.hit("restore", task.stage)
+        mark, next_offset = None, start
+        if committed is not None:
+            task.in_group = True
+            next_offset = self._checked(task, committed.next_offset, start)
+            if (mark := decode_join(committed.metadata)) is None:
+                self._decide("offsets_moved", task, "the committed offset was not written by a worker")
+            else:
+                self._same_topic(task, mark.topic_id)
+        if mark is not None and mark.config_id == self._stages.config_id:
+            replay_from = self._within(task, mark.replay_from, start, next_offset)
+            task.settle(self._stages.join_start(mark.halvings), replay_from)
+            self._replay_to(task, next_offset, mark.digest if replay_from == mark.replay_from else None, now_seconds)
+        else:
+            task.settle(self._stages.join_start(0), start)
+            self._replay_to(task, next_offset, None, now_seconds)
+
+    def _within(self, task: Task, replay_from: int, start: int, next_offset: int) -> int:
+        """Where the replay begins: in the log, and not behind its goal."""
+        if replay_from > next_offset:
+            self._decide("state_ahead", task, f"it holds what stands from {replay_from} on, offset {next_offset}")
+        if replay_from < start:
+            self._decide("state_lost", task, f"it holds what stands from {replay_from} on, the log starts at {start}")
+        return min(max(replay_from, start), next_offset)
 
     def _checked(self, task: Task, next_offset: int, start: int) -> int:
         if next_offset < start:
@@ -228,8 +258,12 @@ class Restorer:
         else:
             self._take(task, *found)
         task.snapshot_seconds = now_seconds
+        self._replay_to(task, next_offset, mark.digest if mark is not None and same else None, now_seconds)
+
+    def _replay_to(self, task: Task, next_offset: int, digest: str | None, now_seconds: float) -> None:
+        """Read on silently from where the task stands to the committed offset."""
         task.goal_offset = max(next_offset, task.running.next_offset)
-        task.goal_digest = mark.digest if mark is not None and same else None
+        task.goal_digest = digest
         task.moves(Input.STATE_BEHIND, now_seconds)
         self._failpoints.hit("replay", task.stage)
         self._say("replaying", task=task, offset=task.running.next_offset)

@@ -149,6 +149,8 @@ class Settings(_Section, frozen=True):
     """`windows.lateness`."""
     idle_after_ms: int = 30_000
     """`windows.idle_after`; 0: an idle partition neither ticks nor follows."""
+    horizon_ms: int = 604_800_000
+    """`feedback.horizon`: how long the log of pairs is needed."""
     max_future_ms: int = 300_000
     """`windows.max_future`."""
     dead_letter_ratio: float = 0.5

@@ -46,6 +46,18 @@ class IngestState(Protocol):
         """Largest event time since the task started."""
 
 
+class JoinOutputs(Protocol):
+    """What join says of some records."""
+
+    @property
+    def records(self) -> Sequence[Outgoing]:
+        """Outcomes."""
+
+    @property
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Halves by model and outcome: matched, expired, duplicate, over_limit, unknown."""
+
+
 class Stages(Struct, frozen=True):
     """The lifts, settings bound. Tests put counting fakes in their place.
 
@@ -62,10 +74,23 @@ class Stages(Struct, frozen=True):
     """references, state, batch -> state, outputs"""
     ingest_tick: Callable[[Any, int], Any]
     """state, time -> state with the watermark at time - lateness or above"""
-    ingest_flush: Callable[[Any, Mapping[Partition, Any]], tuple[Mapping[Partition, Any], Sequence[Outgoing]]]
-    """references, states -> the same without anything pending, and what was pending as records"""
+    ingest_flush: Callable[[Any, Mapping[Partition, Any], int], tuple[Mapping[Partition, Any], Sequence[Outgoing]]]
+    """references, states, partitions of drift.pairs (0: no halves) -> the states without anything pending, and what
+    was pending as records"""
     ingest_pending: Callable[[Mapping[Partition, Any]], tuple[int, int]]
     """states -> partial profiles and bytes that wait to be flushed"""
+    join_start: Callable[[int], Any]
+    """how often the threshold was halved -> state"""
+    join_step: Callable[[Any, Sequence[Record]], tuple[Any, JoinOutputs]]
+    """state, records -> state, outputs"""
+    join_watermark: Callable[[Any], int | None]
+    """J: the time up to which it has told all outcomes"""
+    join_oldest: Callable[[Any], int | None]
+    """S: the offset from which a task that starts with nothing comes to the same state; None: where it stands"""
+    join_halvings: Callable[[Any], int]
+    join_waiting: Callable[[Any], int]
+    """Rows that may still meet another"""
+    join_digest: Callable[[Any], str]
     detect_start: Callable[[], Any]
     detect_waits_for: Callable[[Any, Record], str | None]
     """references, record -> the reference it needs and the view does not have"""
@@ -77,8 +102,17 @@ class Stages(Struct, frozen=True):
     detect_digest: Callable[[Any], str]
 
 
+def sources_of(settings: Settings) -> list[str]:
+    """The topics whose partitions have watermarks: all inputs, and the pairs join makes of them."""
+    topics = settings.topics
+    return [*topics.predictions, *topics.feedback, *([topics.of("pairs")] if topics.feedback else [])]
+
+
 def stage_table(settings: Settings) -> dict[str, StageName]:
     """Which stage reads which topic: one row per topic the group subscribes to."""
     stages: dict[str, StageName] = dict.fromkeys(settings.topics.predictions, "ingest")
+    if settings.topics.feedback:
+        stages |= dict.fromkeys(settings.topics.feedback, "ingest")
+        stages[settings.topics.of("pairs")] = "join"
     stages[settings.topics.of("profiles")] = "detect"
     return stages

@@ -34,6 +34,8 @@ class Status:
         self.record_bytes: Counter[str] = Counter()
         self.dead_letters: Counter[tuple[str, str]] = Counter()
         """(topic, code)"""
+        self.pairs: Counter[tuple[str, str]] = Counter()
+        """(model, outcome)"""
         self.transactions: Counter[str] = Counter()
         self.snapshot_errors: Counter[tuple[str, str]] = Counter()
         """(stage, reason)"""
@@ -56,6 +58,8 @@ class Status:
         self.assigned: dict[str, int] = {}
         self.restoring: dict[str, int] = {}
         self.restore_remaining: dict[str, int] = {}
+        self.pairs_pending = 0
+        """Halves of pairs that join holds, since they may still meet another."""
         self.state_bytes: dict[str, int] = {}
         self.lag_records: dict[Partition, int] = {}
         self.unstable_records: dict[Partition, int] = {}

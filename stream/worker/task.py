@@ -2,8 +2,9 @@
 
 A task is born paused when the group assigns its partition. It learns its committed offset (FETCHING); a detect task
 then looks for a snapshot (SEARCHING) and reads its input from there to the committed offset with outputs dropped
-(REPLAYING). RUNNING is ordinary life. A detect task that meets a partial profile made with a reference it has not
-heard of stands still (LACKING, REPLAY_LACKING) until the reference arrives. GONE is the end: revoked or lost.
+(REPLAYING); a join task, whose state is the log itself, does so from the offset its metadata names. RUNNING is ordinary
+life. A detect task that meets a partial profile made with a reference it has not heard of stands still (LACKING,
+REPLAY_LACKING) until the reference arrives. GONE is the end: revoked or lost.
 
 State is functional: `step` returns a new one and leaves its argument valid. So the task keeps two points, `committed`
 and `running`; aborting a transaction is forgetting `running`.
@@ -42,7 +43,7 @@ class Input(Enum):
     """The committed offset is known, and the metadata (or nothing) holds the whole state."""
     OFFSET_NEEDS_STATE = "offset_needs_state"
     STATE_BEHIND = "state_behind"
-    """A state was found that belongs to an offset below the committed one."""
+    """There is a state that belongs to an offset below the committed one."""
     STATE_THERE = "state_there"
     REFERENCE_MISSING = "reference_missing"
     REFERENCE_HERE = "reference_here"
@@ -54,6 +55,7 @@ TRANSITIONS: Final[dict[Phase, dict[Input, Phase]]] = {
     Phase.FETCHING: {
         Input.OFFSET_IS_ALL: Phase.RUNNING,
         Input.OFFSET_NEEDS_STATE: Phase.SEARCHING,
+        Input.STATE_BEHIND: Phase.REPLAYING,
         Input.TAKEN: Phase.GONE,
     },
     Phase.SEARCHING: {

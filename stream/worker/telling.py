@@ -1,6 +1,6 @@
-"""What the metrics learn from records on their way out: by their keys and headers, never their content."""
+"""What the metrics learn from stages, and from records on their way out: by keys and headers, never their content."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import unquote
 
@@ -29,6 +29,12 @@ def count(status: Status, outputs: Iterable[Outgoing], models_max: int, now_ms: 
         status.windows_closed[_capped(status, _decoded(name)[0], models_max)] += 1
         if end_ms is not None:
             status.close_delay_seconds.add(max(0, now_ms - end_ms) / 1_000)
+
+
+def count_pairs(status: Status, counts: Mapping[tuple[str, str], int], models_max: int) -> None:
+    """Add what join says of halves to the counters, by model and outcome."""
+    for (model_id, outcome), halves in counts.items():
+        status.pairs[_capped(status, model_id, models_max), outcome] += halves
 
 
 def alerts(outputs: Iterable[Outgoing]) -> list[dict[str, str]]:

@@ -59,6 +59,7 @@ COMMON: Final = {"unclean.leader.election.enable": "false"}
 APPENDED: Final = {"message.timestamp.type": "LogAppendTime"}
 """With event times a broker would delete a backfill before it was read."""
 CONFIGS: Final[dict[Role, dict[str, str]]] = {
+    "pairs": {"cleanup.policy": "delete", **APPENDED},
     "profiles": {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS), **APPENDED},
     "references": {
         "cleanup.policy": "compact",
@@ -90,12 +91,32 @@ AT_LEAST: Final = frozenset({"retention.ms", "max.message.bytes", "min.compactio
 
 
 def specs(settings: Settings, *, partitions: int = DEFAULT_PARTITIONS, replication: int = 3) -> list[TopicSpec]:
-    """All topics of ours. `min.insync.replicas` is 2 where there are at least three replicas."""
+    """All topics of ours; that of pairs only where there is feedback.
+
+    `min.insync.replicas` is 2 where there are at least three replicas.
+    """
     in_sync = {"min.insync.replicas": "2" if replication >= REPLICAS_SAFE else "1"}
+    kept = {"pairs": {"retention.ms": str(_pairs_needed_ms(settings) + DAY_MS)}}
     return [
-        TopicSpec(settings.topics.of(role), role, 1 if role == "references" else partitions, COMMON | in_sync | config)
+        TopicSpec(
+            settings.topics.of(role),
+            role,
+            1 if role == "references" else partitions,
+            COMMON | in_sync | config | kept.get(role, {}),
+        )
         for role, config in CONFIGS.items()
+        if role != "pairs" or settings.topics.feedback
     ]
+
+
+def _pairs_needed_ms(settings: Settings) -> int:
+    """How far back the log of pairs is the state of join: a label is held until the last prediction it met leaves."""
+    return 2 * settings.horizon_ms + settings.lateness_ms
+
+
+def inputs_of(settings: Settings) -> list[str]:
+    """The topics that are the user's own."""
+    return [*settings.topics.predictions, *settings.topics.feedback]
 
 
 def create(
@@ -115,7 +136,7 @@ def create(
         for spec in specs(settings, partitions=partitions, replication=replication)
     ]
     if inputs is not None:
-        names = [*settings.topics.predictions, *settings.topics.feedback]
+        names = inputs_of(settings)
         wanted += [NewTopic(name, num_partitions=inputs, replication_factor=replication) for name in names]
     client = admin(settings)  # held: its answers die with it
     asked = client.create_topics(wanted, request_timeout=ASK_SECONDS, validate_only=dry_run)
@@ -147,17 +168,17 @@ def check(settings: Settings) -> list[Finding]:
     if findings:
         return findings
     ours = specs(settings)
-    configs = _configs(client, [spec.name for spec in ours] + settings.topics.predictions)
+    configs = _configs(client, [spec.name for spec in ours] + inputs_of(settings))
     findings = _partitions(settings, counts)
     for spec in ours:
         findings += _compare(spec, configs.get(spec.name, {}), settings)
-    for name in settings.topics.predictions:
+    for name in inputs_of(settings):
         findings += _input(name, configs.get(name, {}))
     return findings
 
 
 def _missing(settings: Settings, counts: Mapping[str, int]) -> list[Finding]:
-    names = [spec.name for spec in specs(settings)] + settings.topics.predictions
+    names = [spec.name for spec in specs(settings)] + inputs_of(settings)
     return [
         Finding("fault", name, "topic", "missing", "there", "run `drift topics create` (inputs: with --inputs)")
         for name in names
@@ -190,8 +211,10 @@ def _compare(spec: TopicSpec, found: Mapping[str, str], settings: Settings) -> l
 
 
 def _level(spec: TopicSpec, key: str, found: str, settings: Settings) -> Level:
-    if spec.role == "profiles" and key == "retention.ms":
+    if spec.role in {"pairs", "profiles"} and key == "retention.ms":
         least = max(DAY_MS, SNAPSHOTS_IN_LOG * settings.service.snapshot_interval)
+        if spec.role == "pairs":
+            least = _pairs_needed_ms(settings)
         return "fault" if not _is_enough(key, found, str(least)) else "warning"
     return "fault" if key in FAULTS else "warning"
 

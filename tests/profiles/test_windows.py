@@ -111,7 +111,7 @@ def test_no_watermark_ever_falls(records: list[Watermarks]) -> None:
 def test_a_mark_is_applied_to_a_copy_and_in_any_order_of_its_sources(records: list[Watermarks]) -> None:
     marks = Marks()
     for record in records:
-        frozen = Marks(dict(marks.sources), dict(marks.partitions), marks.references_offset, marks.highest_ms)
+        frozen = Marks(dict(marks.sources), dict(marks.partitions), marks.references_offset, dict(marks.highest_ms))
         turned = Watermarks(record.sources[::-1], record.partitions, record.references_offset)
         there, back = windows.apply(marks, record), windows.apply(marks, turned)
         assert marks == frozen
@@ -188,3 +188,13 @@ def test_inputs_that_have_ended_close_the_window_of_the_newest_event_and_nothing
     assert windows.reached(half, ["a"], settings) == 150
     ended = after([mark(0, 270), mark(1, 150)], [mark(0, END_OF_TIME_MS - 30)], [mark(1, END_OF_TIME_MS - 30)])
     assert windows.reached(ended, ["a"], settings) == 400
+
+
+def test_the_end_of_one_topic_is_not_that_of_another() -> None:
+    settings = windows.Settings.model_validate({"size": "100ms", "lateness": "30ms"})
+    counts, end_ms = {"a": 1, "b": 1}, END_OF_TIME_MS - 30
+    shown, over = [mark(0, 270), mark(0, 970, topic="b")], [mark(0, end_ms), mark(0, end_ms, topic="b")]
+    ended = after(shown, over, counts=counts)
+    assert windows.reached(ended, ["a"], settings) == 400
+    assert windows.reached(ended, ["b"], settings) == 1_100
+    assert windows.reached(ended, ["a", "b"], settings) == 1_100

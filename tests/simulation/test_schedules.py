@@ -16,27 +16,48 @@ from stream.worker.loop import Loop, Options
 
 RECORDS = 1_500
 SCHEDULES = int(os.environ.get("DRIFT_SCHEDULES", "60"))
+WITH_FEEDBACK = SCHEDULES // 2
 STEPS = sorted(POINTS - {"tick", "close"})
+Answer = tuple[Counter[Any], dict[bytes, list[bytes]]]
 
 
-@pytest.fixture(scope="module")
-def expected() -> tuple[Counter[Any], dict[bytes, list[bytes]]]:
-    world = World()
-    world.fill(RECORDS, partitions=4)
+def filled(feedback: int) -> World:
+    """A world with all its input; labels for most predictions where there is feedback."""
+    world = World(feedback=feedback)
+    if feedback:
+        world.fill_pairs(RECORDS // 2, partitions=4, feedback=feedback)
+    else:
+        world.fill(RECORDS, partitions=4)
+    return world
+
+
+def answer(feedback: int) -> Answer:
+    """What one undisturbed worker says."""
+    world = filled(feedback)
     world.worker()
     world.settle()
     return world.public(), world.alerts_in_order()
 
 
+@pytest.fixture(scope="module")
+def expected() -> Answer:
+    return answer(0)
+
+
+@pytest.fixture(scope="module")
+def expected_with_feedback() -> Answer:
+    return answer(3)
+
+
 class Schedule:
     """One seed: the input arrives piece by piece while things happen."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, feedback: int = 0) -> None:
         self.rng = random.Random(seed)
-        self.world = World()
-        source = World()
-        source.fill(RECORDS, partitions=4)
-        self.to_come = [source.cluster.log(("predictions", number)).read(0, 10**9)[0] for number in range(4)]
+        self.world = World(feedback=feedback)
+        logs = filled(feedback).cluster.logs
+        inputs = [*logs["predictions"], *logs.get("feedback", [])]
+        self.to_come = [log.read(0, 10**9)[0] for log in inputs]
         self.asleep: list[Loop] = []
         self.slots = 0
 
@@ -105,9 +126,12 @@ class Schedule:
 
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
-def test_whatever_happens_the_public_topics_are_the_same(
-    seed: int, expected: tuple[Counter[Any], dict[bytes, list[bytes]]]
-) -> None:
+def test_whatever_happens_the_public_topics_are_the_same(seed: int, expected: Answer) -> None:
     world = Schedule(seed).run()
-    assert world.public() == expected[0]
-    assert world.alerts_in_order() == expected[1]
+    assert (world.public(), world.alerts_in_order()) == expected
+
+
+@pytest.mark.parametrize("seed", range(WITH_FEEDBACK))
+def test_and_so_they_are_while_labels_meet_predictions(seed: int, expected_with_feedback: Answer) -> None:
+    world = Schedule(seed, feedback=3).run()
+    assert (world.public(), world.alerts_in_order()) == expected_with_feedback
