@@ -88,6 +88,7 @@ stream/
 ├── alerts/        5  what people are told     verdicts → alerts
 │   ├── lifecycle.py    the table pending → firing → resolved and its times, one row per fingerprint
 │   ├── policy.py       severity, labels, annotations
+│   ├── retrain.py      when open alerts ask for a new model, on which data
 │   ├── evidence.py     what one alert shows: signals ranked, before and after, since when, offsets
 │   └── wording.py      summary, description, action
 ├── detectors/     4  how surprised we are     profiles → verdicts
@@ -106,6 +107,9 @@ stream/
 │   ├── performance.py  metrics of a window, from its outcomes
 │   ├── estimate.py     the same without labels, from calibrated scores
 │   ├── exact.py        sums that are exact, and so equal in any order
+│   ├── outcome_tables.py  what is normal for outcomes, and what a window of them shows against it
+│   ├── outcome_reference.py  references of outcomes as they are written down
+│   ├── outcome_learning.py  a reference of outcomes from the stream, or from labelled rows
 │   ├── windows.py      which window an event belongs to; watermark, lateness, closing
 │   ├── reference.py    what normal is, and which reference is in force when
 │   ├── cuts.py         bins and categories of a reference: its first phase

@@ -64,9 +64,12 @@ class Overdispersion(Struct, frozen=True, eq=False):
 
 def start(tables: Tables) -> Sums:
     """Nothing added yet. The tables must stay the same for all windows."""
-    owners = _owners(tables)
-    wide = (len(LENGTHS), len(tables.segments), len(owners))
-    narrow = (*wide[:2], len(tables.layout.names) + 1)
+    return nothing(len(tables.segments), len(_owners(tables)), len(tables.layout.names) + 1)
+
+
+def nothing(segments: int, columns: int, kinds: int) -> Sums:
+    """Nothing added yet of so many columns, whose events are counted in so many kinds."""
+    wide, narrow = (len(LENGTHS), segments, columns), (len(LENGTHS), segments, kinds)
     x, n, squares, sums, events = (np.zeros(shape) for shape in (wide, narrow, wide, wide, narrow))
     return Sums(None, 0, x, n, squares, sums, events, np.zeros(narrow, dtype=np.int64))
 
@@ -76,12 +79,15 @@ def add(sums: Sums, tables: Tables, index: int, window: Dense) -> Sums:
 
     About 0.1 ms per segment of 25 signals.
     """
-    owners = _owners(tables)
+    return gathered(sums, _owners(tables), index, *_columns(tables, window))
+
+
+def gathered(sums: Sums, owners: Ints, index: int, x: Floats, n: Floats) -> Sums:
+    """One window more of any sums `x` [G, Q] among `n` [G, kinds] events; `owners` [Q] says of which kind each is."""
     first = index if sums.first is None else sums.first
     lengths = np.array(LENGTHS)
     # Blocks that ended in windows left out; then those that end with this one.
     sums = _flushed(sums, owners, lengths, index // lengths != sums.last // lengths, first)
-    x, n = _columns(tables, window)
     sums = Sums(first, index, sums.x + x, sums.n + n, sums.squares, sums.sums, sums.events, sums.blocks)
     return _flushed(sums, owners, lengths, (index + 1) % lengths == 0, first)
 
@@ -89,8 +95,9 @@ def add(sums: Sums, tables: Tables, index: int, window: Dense) -> Sums:
 def phi(sums: Sums, tables: Tables, counts: Ints) -> Overdispersion:
     """The overdispersion of all windows added, against the law of fine counts [G, T] of the same windows."""
     owners, names = _owners(tables), tables.layout.names
-    ratios = _ratios(sums, owners, _variances(tables, sums, counts))
-    spreads = _chi_squares(sums, tables, owners)
+    ratios = ratios_of(sums, owners, _variances(tables, sums, counts))
+    bins = len(tables.ordered.signals) * ORDERED_BINS + len(tables.unordered.signals) * UNORDERED_BINS
+    spreads = chi_squares(sums, owners, bins)[:, :, :-1]
     worst = np.fmax.reduce(ratios, axis=0, initial=np.nan)
     enough = sums.blocks[0] >= BLOCKS_MIN
     signals = np.fmax.reduce(spreads, axis=0, initial=np.nan)
@@ -174,29 +181,23 @@ def _deviations(sums: Sums, owners: Ints) -> Floats:
     return np.where(some, np.maximum(0.0, sums.squares - explained), np.nan)
 
 
-def _ratios(sums: Sums, owners: Ints, variances: Floats) -> Floats:
-    """[L, G, Q] phi of each sum by itself; NaN where it says nothing."""
+def ratios_of(sums: Sums, owners: Ints, variances: Floats) -> Floats:
+    """[L, G, Q] phi of each sum by itself; NaN where it says nothing. `variances` [G, Q] per event."""
     dof = (sums.blocks[:, :, owners] - 1) * variances
     return np.asarray(np.divide(_deviations(sums, owners), dof, out=np.full(dof.shape, np.nan), where=dof > 0))
 
 
-def _chi_squares(sums: Sums, tables: Tables, owners: Ints) -> Floats:
-    """[L, G, S] phi of all coarse bins of a signal together."""
-    bins = len(tables.ordered.signals) * ORDERED_BINS + len(tables.unordered.signals) * UNORDERED_BINS
-    owners = owners[:bins]
-    shares = np.divide(
-        sums.sums[:, :, :bins],
-        sums.events[:, :, owners],
-        out=np.zeros_like(sums.sums[:, :, :bins]),
-        where=sums.sums[:, :, :bins] > 0,
-    )
-    deviations = _deviations(sums, np.concatenate([owners, _owners(tables)[bins:]]))[:, :, :bins]
+def chi_squares(sums: Sums, owners: Ints, bins: int) -> Floats:
+    """[L, G, kinds] phi of all the bins of a kind together; they stand in the first columns. NaN without any."""
+    own_sums = sums.sums[:, :, :bins]
+    shares = np.divide(own_sums, sums.events[:, :, owners[:bins]], out=np.zeros_like(own_sums), where=own_sums > 0)
+    deviations = _deviations(sums, owners)[:, :, :bins]
     terms = np.divide(deviations, shares, out=np.zeros_like(shares), where=shares > 0)
-    found = np.full((*sums.blocks.shape[:2], len(tables.layout.names)), np.nan)
-    for index in range(found.shape[2]):
-        own = owners == index
-        dof = (sums.blocks[:, :, index] - 1) * (np.count_nonzero(shares[:, :, own], axis=-1) - 1)
-        np.divide(terms[:, :, own].sum(-1), dof, out=found[:, :, index], where=dof > 0)
+    found = np.full(sums.blocks.shape, np.nan)
+    for kind in range(sums.blocks.shape[2]):
+        own = owners[:bins] == kind
+        dof = (sums.blocks[:, :, kind] - 1) * (np.count_nonzero(shares[:, :, own], axis=-1) - 1)
+        np.divide(terms[:, :, own].sum(-1), dof, out=found[:, :, kind], where=dof > 0)
     return found
 
 

@@ -9,7 +9,7 @@ and coarse bins with the whole model and have counts, probabilities and overdisp
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import tzinfo
 from statistics import NormalDist
 from typing import Any, Final, TypeAlias, TypeVar
@@ -30,6 +30,7 @@ Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 N = TypeVar("N", bound=np.generic)
+R = TypeVar("R")
 
 ORDERED_BINS: Final = 16
 """Coarse bins of an ordered signal: enough for any shape, few enough that a window of 50 events fills them."""
@@ -518,6 +519,8 @@ class References:
         self._by_id: dict[str, _Known] = {}
         self._retired: frozenset[str] = frozenset()
         self._by_version: dict[tuple[str, str], list[_Known]] = {}
+        self._outcomes: dict[tuple[str, str], list[_Known]] = {}
+        """Those of scope `outcomes`, retired or not."""
 
     @classmethod
     def empty(cls) -> "References":
@@ -532,7 +535,7 @@ class References:
         """The view after many records, in offset order, at the cost of one."""
         view = References()
         view.offset, view.errors = self.offset, self.errors
-        view._by_id, view._retired = dict(self._by_id), self._retired
+        view._by_id, view._retired, view._outcomes = dict(self._by_id), self._retired, dict(self._outcomes)
         touched: set[tuple[str, str]] = set()
         for record in records:
             version = view._take(record)
@@ -565,6 +568,32 @@ class References:
         known = self._by_id.get(reference_id)
         return known.tables() if known is not None and known.reference.scope == "inputs" else None
 
+    def outcomes_at(
+        self, model_id: str, model_version: str, window_start_ms: int, offset: int, read: Callable[[Reference], R]
+    ) -> R | None:
+        """What `read` makes of the reference in force for the outcomes of a window, as of an offset of the log.
+
+        Unlike partial profiles, outcomes do not say which reference they belong to: records from `offset` on do not
+        count, so that it matters nothing what else this worker has heard. One that `read` refuses with `ValueError` is
+        passed over; what it makes is kept.
+        """
+        known = [
+            one
+            for one in self._outcomes.get((model_id, model_version), [])
+            if one.heard < offset and one.effective_from_ms <= window_start_ms and not one.retired < offset
+        ]
+        for one in sorted(known, key=lambda one: in_force_last(one.reference), reverse=True):
+            try:
+                return one.made(read)
+            except ValueError:
+                continue
+        return None
+
+    def outcome_reference(self, reference_id: str, read: Callable[[Reference], R]) -> R | None:
+        """What `read` makes of a reference of scope `outcomes`, in force or not; None when it is unknown."""
+        known = self._by_id.get(reference_id)
+        return known.made(read) if known is not None and known.reference.scope == "outcomes" else None
+
     def versions(self) -> list[tuple[str, str]]:
         """(model id, model version) of all that have a reference of their inputs, sorted."""
         return sorted(version for version, known in self._by_version.items() if known)
@@ -576,30 +605,69 @@ class References:
             if gone is None:
                 return None
             self._retired |= {gone.reference.reference_id}
+            if gone.reference.scope == "outcomes":
+                self._heard_of(gone.until(record.offset))
             return gone.version
         reference = decode_reference(record.value)
         known = None if isinstance(reference, Malformed) else _known(reference)
         if known is None:
             self.errors += 1
             return None
-        self._by_id[known.reference.reference_id] = known
-        self._retired -= {known.reference.reference_id}
+        name = known.reference.reference_id
+        if known.reference.scope == "outcomes":
+            before = self._by_id.get(name)
+            in_use = before is not None and before.retired == math.inf
+            self._heard_of(before if before is not None and in_use else known.since(record.offset))
+        else:
+            self._by_id[name] = known
+        self._retired -= {name}
         return known.version
+
+    def _heard_of(self, known: "_Known") -> None:
+        """A reference of outcomes instead of what was known of it before."""
+        name = known.reference.reference_id
+        others = [one for one in self._outcomes.get(known.version, []) if one.reference.reference_id != name]
+        self._by_id[name] = known
+        self._outcomes[known.version] = [*others, known]
 
 
 class _Known:
-    """A reference that can be read; its tables are made on first use, as most versions are never asked for."""
+    """A reference that can be read; what follows from it is made on first use, as most are never asked for."""
 
-    def __init__(self, reference: Reference, effective_from_ms: int) -> None:
+    def __init__(self, reference: Reference, effective_from_ms: int, heard: int = 0, retired: float = math.inf) -> None:
         self.reference = reference
         self.effective_from_ms = effective_from_ms
         self.version = (reference.model_id, reference.model_version)
-        self._tables: Tables | None = None
+        self.heard = heard
+        """Offset of its record; of its tombstone the next."""
+        self.retired = retired
+        self._made: dict[Any, Any] = {}
+
+    def since(self, offset: int) -> "_Known":
+        """The same, heard of at an offset."""
+        return _Known(self.reference, self.effective_from_ms, offset)
+
+    def until(self, offset: int) -> "_Known":
+        """The same, retired at an offset."""
+        gone = _Known(self.reference, self.effective_from_ms, self.heard, offset)
+        gone._made = self._made
+        return gone
 
     def tables(self) -> Tables:
-        if self._tables is None:
-            self._tables = compile_tables(self.reference)
-        return self._tables
+        return self.made(compile_tables)
+
+    def made(self, make: Callable[[Reference], R]) -> R:
+        """What a function makes of the reference, made once; so is the error it ends with."""
+        if make not in self._made:
+            try:
+                self._made[make] = make(self.reference)
+            except ValueError as error:
+                self._made[make] = error
+        found = self._made[make]
+        if isinstance(found, ValueError):
+            raise found
+        result: R = found
+        return result
 
 
 def reference_key(reference: Reference) -> bytes:

@@ -296,6 +296,22 @@ class RateReference(Struct, frozen=True):
     """Absent where unknown."""
 
 
+class OutcomeReference(Struct, frozen=True):
+    """What outcomes looked like beside what has bins of its own; by segment name, `all` included."""
+
+    scores: dict[str, list[tuple[int, int, int]]]
+    """Cell of `signals.outcomes` that holds pairs; those where the event did not happen, and where it did."""
+    classes: list[str]
+    """Sorted."""
+    confusion: dict[str, list[list[int]]]
+    """Actual by predicted class, the last row and column every other class; empty without classes."""
+    mean_error: dict[str, float]
+    """Of a regression, the mean size of its errors."""
+    serving: dict[str, dict[str, tuple[float, float]]]
+    """Per member, such as `outcome:error rate`, its overdispersion, at least 1, and its mean events of a window that
+    has any; absent where unknown."""
+
+
 class Reference(Struct, frozen=True):
     """What normal is for one model version: immutable, named by the hash of its content (`contracts.md` 7)."""
 
@@ -321,6 +337,8 @@ class Reference(Struct, frozen=True):
     """`row:quality` (a row with an invalid value) and `row:outlier` (s_row >= 6)."""
     segments_window_rows: dict[str, float] = field(default_factory=dict)
     """Mean rows of a non-empty window per segment name, `all` excepted; absent where unknown."""
+    outcomes: OutcomeReference | None = None
+    """Of scope `outcomes` alone."""
     schema_version: int = 1
 
 
