@@ -15,6 +15,8 @@ stream/
 │   ├── run.py          drift run: the service
 │   ├── replay.py       drift replay: the same stages over files
 │   ├── tail.py         drift tail: shows alerts, and follows them
+│   ├── status.py       drift status: what is open, how far the workers have come, what the budget buys
+│   ├── standing.py     how things stand, from what the topics hold and the group has committed
 │   ├── reference.py    drift reference: build, show, publish
 │   ├── references.py   references as files and as records
 │   ├── topics.py       drift topics: make and check them
@@ -83,6 +85,7 @@ stream/
 │       ├── detections.py ADWIN, Page-Hinkley and river's, asked alongside
 │       ├── shown.py      what all that is told of a closed window shows
 │       ├── readings.py   a reading per signal
+│       ├── power.py      what the budget buys: shares, thresholds, the smallest change found in time
 │       ├── impact.py     what the change of an open episode means for the model
 │       └── tell.py       alerts and notices
 ├── alerts/        5  what people are told     verdicts → alerts

@@ -23,6 +23,14 @@ class Color(StrEnum):
     NEVER = "never"
 
 
+class Severity(StrEnum):
+    """The ladder, from the lowest."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
 class Format(StrEnum):
     """Kinds of files."""
 

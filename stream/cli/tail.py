@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from stream.cli import rendering
 from stream.cli.clients import Log, tell
-from stream.cli.options import Color, Colors, ConfigFile, Properties, console, new_app, settings
+from stream.cli.options import Color, Colors, ConfigFile, Properties, Severity, console, new_app, settings
 from stream.config import worker_settings
 from stream.wire import durations
 from stream.wire.outbound import SEVERITIES
@@ -33,14 +33,6 @@ class Form(StrEnum):
     TABLE = "table"
     JSON = "json"
     RAW = "raw"
-
-
-class Severity(StrEnum):
-    """The ladder, from the lowest."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
 
 
 class Wanted(Struct, frozen=True):
