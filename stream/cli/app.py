@@ -18,7 +18,7 @@ COMMANDS: Final = {
     "demo": "See it work in a minute: real data and a planted drift.",
     "replay": "Run the same stages over files, without Kafka.",
     "tail": "Show alerts, and follow them.",
-    "status": "Show open alerts, how far the workers have come, and what the budget buys.",
+    "status": "Show what is open, how far the workers have come, and what the budget buys.",
     "reference": "Build, show or publish what is normal for a model version.",
     "topics": "Create or check the topics.",
     "validate": "Check a configuration, or files of records, without Kafka.",
