@@ -115,10 +115,13 @@ def multiply(ln_m: Floats, pay: Floats, ln_e: Floats) -> Floats:
         return np.asarray(np.logaddexp(ln_m, np.log(pay)) + ln_e)
 
 
-def capped(ln_e: Floats, weights: Floats, ln_threshold: Floats, confirm: int) -> Floats:
-    """Evidence of one window, limited so that one expert needs `confirm` windows to cross the threshold from rest."""
+def capped(ln_e: Floats, weights: Floats, phi_prev: Floats, ln_threshold: Floats, confirm: int) -> Floats:
+    """Evidence of one window, limited so that one expert needs `confirm` windows to cross the threshold from rest.
+
+    What it pays in is its weight over `phi_prev` [R]: a limit that forgot this would need a window more.
+    """
     with np.errstate(divide="ignore"):
-        limit = (ln_threshold[:, None] - np.log(weights)) / confirm
+        limit = (ln_threshold[:, None] - np.log(weights / phi_prev[:, None])) / confirm
     return np.minimum(ln_e, limit)
 
 

@@ -1,6 +1,6 @@
 """Histogram e-detector: has the distribution of a signal moved by more than the tolerance?
 
-Statistic   log10 M, the wealth of 16 experts (4 for unordered bins) who bet that it has; each bet is a likelihood
+Statistic   log10 M, the wealth of 20 experts (12 for unordered bins) who bet that it has; each bet is a likelihood
             ratio clipped so that no law within total variation epsilon of the reference gains
 Fires when  M >= A; at most T/A false alarms in T windows are to be expected, under any dependence (`statistics.md` 5.4)
 Cost        O(experts x bins) per window; 2.3 KB of state per series of 16 bins
@@ -36,6 +36,14 @@ HORIZONS: Final = (1, 4, 16, 64)
 """Windows over which the four moving averages look back: from a jump to a slow slope, in factors of four."""
 TILTS: Final = (0.1, 0.3, 0.8)
 """Fixed directions, per side and power of z: small to large shifts of place (z) and of spread (z squared)."""
+HUMPS: Final = (0.3, 0.8)
+"""Fixed directions, per side, of a wave of period 2 over z: two humps for one, at the same mean and spread."""
+HUMP_STAKE: Final = 0.25
+"""What an expert of humps stakes where another stakes 1: they are rare, and dear to the others."""
+LEADERS: Final = 4
+"""Unordered bins with two fixed directions each: one of the largest categories has gained or lost."""
+LEADER_TILT: Final = 0.5
+LEADER_STAKE: Final = 0.5
 _TILT_EXPONENT_MAX: Final = 8.0
 
 _AVERAGES = len(HORIZONS)
@@ -103,24 +111,25 @@ def law(
     """The law of R series and what its fixed experts bet on it.
 
     `p` [R, B] sums to 1 over the bins in use and is positive there. `z` [R, B], the normal scores of ordered bins,
-    adds the twelve tilts. `home` [R, B] adds the expert of the open form, with half of all weight. Costs one sort per
-    expert: keep the result for as long as p and epsilon stay (at R = 1,000 and 16 ordered bins about 20 ms).
+    brings sixteen tilts; without it the first bins, the largest, are tilted one at a time. `home` [R, B] adds the
+    expert of the open form, with half of all weight. Costs one sort per expert: keep the result for as long as p and
+    epsilon stay (at R = 1,000 and 16 ordered bins about 30 ms).
     """
-    fixed = [] if z is None else [_tilted(p, factor) for factor in _factors(z)]
+    factors = _leaders(p.shape[1]) if z is None else _factors(z)
+    fixed, stakes = [_tilted(p, factor) for factor, _ in factors], [1.0] * _AVERAGES + [stake for _, stake in factors]
+    weights = np.array(stakes) / sum(stakes)
     if home is not None:
         fixed.append(home)
-    directions = np.stack(fixed, axis=1) if fixed else np.empty((len(p), 0, p.shape[1]))
-    ln_r, bets = clip(directions, p[:, None, :], epsilon[:, None])
-    base = _AVERAGES + (0 if z is None else 4 * len(TILTS))
-    weights = np.full(base, 1.0 / base) if home is None else np.append(np.full(base, 0.5 / base), 0.5)
+        weights = np.append(weights / 2, 0.5)
+    ln_r, bets = clip(np.stack(fixed, axis=1), p[:, None, :], epsilon[:, None])
     return Law(p=p, p_mean=p if p_mean is None else p_mean, epsilon=epsilon, ln_r=ln_r, bets=bets, weights=weights)
 
 
 def start(series: int, bins: int, experts: int) -> State:
     """At rest.
 
-    `experts` is the length of the weights of the law the state will meet: 16 ordered, 4 unordered, one more in the open
-    form.
+    `experts` is the length of the weights of the law the state will meet: 20 ordered, 12 unordered, one more in the
+    open form.
     """
     return State(
         ln_m=np.full((series, experts), -np.inf),
@@ -138,7 +147,8 @@ def update(state: State, settings: Settings, window: Window) -> tuple[State, Ver
     ln_r, pay = stakes(state, window.law)
     counts = window.counts.astype(np.float64)
     ln_e = np.concatenate([_gains(counts, ln_r), _gains(counts, window.law.ln_r)], axis=1)
-    ln_e = capped(ln_e / window.phi[:, None], window.law.weights, window.ln_threshold, settings.confirm)
+    ln_e /= window.phi[:, None]
+    ln_e = capped(ln_e, window.law.weights, state.phi_prev, window.ln_threshold, settings.confirm)
     after = State(
         ln_m=multiply(state.ln_m, pay, ln_e),
         counts=_FADE * state.counts + counts[:, None, :],
@@ -219,9 +229,18 @@ def _quotients(above: Floats, below: Floats, otherwise: float) -> Floats:
     return np.divide(above, below, out=np.full_like(above, otherwise), where=below > 0)
 
 
-def _factors(z: Floats) -> list[Floats]:
-    exponents = [side * theta * power for power in (z, z * z) for theta in TILTS for side in (1.0, -1.0)]
-    return [np.exp(np.clip(e, -_TILT_EXPONENT_MAX, _TILT_EXPONENT_MAX)) for e in exponents]
+def _factors(z: Floats) -> list[tuple[Floats, float]]:
+    """What the probabilities of ordered bins are multiplied by, and the stake of each bet."""
+    bets = [(theta * power, 1.0) for power in (z, z * z) for theta in TILTS]
+    bets += [(theta * np.cos(np.pi * z), HUMP_STAKE) for theta in HUMPS]
+    cut = _TILT_EXPONENT_MAX
+    return [(np.exp(np.clip(side * exponent, -cut, cut)), stake) for exponent, stake in bets for side in (1.0, -1.0)]
+
+
+def _leaders(bins: int) -> list[tuple[Floats, float]]:
+    """Likewise of unordered bins, which stand by falling share: the largest categories come first."""
+    places = [np.arange(bins) == place for place in range(LEADERS)]
+    return [(np.exp(side * LEADER_TILT * place), LEADER_STAKE) for place in places for side in (1.0, -1.0)]
 
 
 def _tilted(p: Floats, factor: Floats) -> Floats:

@@ -133,7 +133,7 @@ def update(state: State, settings: Settings, window: Window) -> tuple[State, Ver
     ready = sums.reason == Reason.NONE
     pay = stakes(state, law_)
     ln_e = np.where(law_.bets, _evidence(sums, law_) / sums.phi[:, None], 0.0)
-    ln_e = capped(ln_e, law_.weights, sums.ln_threshold, settings.confirm)
+    ln_e = capped(ln_e, law_.weights, state.phi_prev, sums.ln_threshold, settings.confirm)
     after = State(
         ln_m=np.where(ready[:, None], multiply(state.ln_m, pay, ln_e), state.ln_m),
         n_prev=np.where(ready, sums.n, state.n_prev),

@@ -30,7 +30,7 @@ def histograms(series: int, epsilon: float, ln_a: float) -> Callable[[Any, Any, 
     phi, ln, code = np.ones(series), np.full(series, ln_a), np.zeros(series, np.int8)
 
     def step(state: Any, counts: Any, restart: Bools | None) -> tuple[Any, Bools]:
-        state = histogram.start(series, 16, 16) if state is None else state
+        state = histogram.start(series, 16, 20) if state is None else state
         state = state if restart is None else histogram.reset(state, restart)
         window = histogram.Window(counts, law, phi, ln, code)
         state, verdicts = histogram.update(state, histogram.Settings(), window)
@@ -112,7 +112,7 @@ def group(members: int = 20) -> tuple[int, int]:
     """Windows until the sum of all members alarms and until the first member does, all moved by .25 sigma."""
     law = histogram.law(np.tile(P, (members, 1)), np.full(members, 0.02), z=np.tile(Z, (members, 1)))
     weights, ln_a = budget.ln_weights(members), float(np.log(1e6))
-    state, draw = histogram.start(members, 16, 16), counts(moved(0.25), 50, members, 3)
+    state, draw = histogram.start(members, 16, 20), counts(moved(0.25), 50, members, 3)
     first: dict[str, int] = {}
     for t in range(1, 200):
         window = histogram.Window(next(draw), law, np.ones(members), ln_a - weights, np.zeros(members, np.int8))

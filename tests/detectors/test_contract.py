@@ -88,7 +88,7 @@ ADWIN, ADWIN_TEXTBOOK = adwin.Settings(), adwin.Settings(form="textbook", clock=
 PH, PH_TEXTBOOK = page_hinkley.Settings(), page_hinkley.Settings(form="textbook", threshold=200)
 RIVER = river.Settings(name="PageHinkley", parameters={"threshold": 0.5, "delta": 0.02, "min_instances": 10})
 SUBJECTS = [
-    Subject("histogram", lambda r: histogram.start(r, 16, 16), _histogram),
+    Subject("histogram", lambda r: histogram.start(r, 16, 20), _histogram),
     Subject("mean", mean.start, _mean),
     Subject("adwin", lambda r: adwin.start(r, ADWIN), _adwin(ADWIN)),
     Subject("adwin textbook", lambda r: adwin.start(r, ADWIN_TEXTBOOK), _adwin(ADWIN_TEXTBOOK), promises=False),

@@ -37,7 +37,7 @@ def delays(after: Floats, n: int, epsilon: float, series: int = 200, most: int =
     """Windows until the alarm after 20 quiet ones, per series."""
     rng = np.random.default_rng(7)
     law, settings_ = law_of(series, epsilon), h.Settings()
-    state = h.start(series, 16, 16)
+    state = h.start(series, 16, 20)
     for _ in range(20):
         state, _ = h.update(state, settings_, window(rng.multinomial(n, UNIFORM, series), law, ln_a))
     found = np.full(series, np.nan)
@@ -98,7 +98,7 @@ def test_padding_bins_change_nothing() -> None:
     rng = np.random.default_rng(2)
     narrow_law = h.law(p[None], np.array([0.02]))
     wide_law = h.law(wide[None], np.array([0.02]))
-    narrow, padded = h.start(1, 5, 4), h.start(1, 16, 4)
+    narrow, padded = h.start(1, 5, 12), h.start(1, 16, 12)
     for _ in range(30):
         counts = rng.multinomial(200, np.roll(p, 1))[None]
         narrow, _ = h.update(narrow, h.Settings(), window(counts, narrow_law))
@@ -130,7 +130,7 @@ def test_one_window_alone_is_no_drift() -> None:
 def test_false_alarms_stay_within_the_budget(n: int, epsilon: float) -> None:
     rng = np.random.default_rng(3)
     series, windows, ln_a = 500, 120, np.log(1000)
-    law, state, alarms = law_of(series, epsilon), h.start(series, 16, 16), 0
+    law, state, alarms = law_of(series, epsilon), h.start(series, 16, 20), 0
     for _ in range(windows):
         state, verdicts = h.update(state, h.Settings(), window(rng.multinomial(n, UNIFORM, series), law, ln_a))
         fired = verdicts.level == Level.DRIFT
@@ -141,7 +141,7 @@ def test_false_alarms_stay_within_the_budget(n: int, epsilon: float) -> None:
 
 
 def test_a_silent_stream_gathers_no_evidence() -> None:
-    law, state = law_of(1), h.start(1, 16, 16)
+    law, state = law_of(1), h.start(1, 16, 20)
     for _ in range(100):
         state, verdicts = h.update(state, h.Settings(), window(np.zeros((1, 16), np.int64), law))
         assert verdicts.reason[0] == Reason.EMPTY
@@ -164,8 +164,9 @@ def test_the_open_form_notices_the_return() -> None:
 
 
 def by_hand(p: list[float], mean: list[float], z: list[float], epsilon: float, stream: list[list[int]]) -> list[float]:
-    """The recursion of 5.3 as it stands on the page, one number at a time, with overdispersion 1 + n/1000."""
-    size, bins = 16, range(len(p))
+    """The recursion of 5.3, with the bets on humps, one number at a time, with overdispersion 1 + n/1000."""
+    size, bins = 20, range(len(p))
+    weights = [1 / 17] * 16 + [1 / 68] * 4
     ln_m, faded, hoped = [-math.inf] * size, [[0.0] * len(p) for _ in range(4)], [[0.0] * len(p) for _ in range(4)]
     n_prev, phi_prev = 0, 1.0
     for c in stream:
@@ -179,12 +180,17 @@ def by_hand(p: list[float], mean: list[float], z: list[float], epsilon: float, s
             for theta in (0.1, 0.3, 0.8)
             for s in (1, -1)
         ]
+        laws += [
+            [p[b] * math.exp(s * theta * math.cos(math.pi * z[b])) for b in bins]
+            for theta in (0.3, 0.8)
+            for s in (1, -1)
+        ]
         for k, raw in enumerate(laws):
             q = [x / sum(raw) for x in raw]
             idle = 0.5 * sum(abs(q[b] - p[b]) for b in bins) <= epsilon
             r = [1.0] * len(p) if idle else clip_by_hand(q, p, epsilon)
-            pay = 0.0 if idle or n_prev < 1 else 1 / size / phi_prev
-            gain = min(sum(c[b] * math.log(r[b]) for b in bins) / phi, (math.log(size) + LN_A) / 2)
+            pay = 0.0 if idle or n_prev < 1 else weights[k] / phi_prev
+            gain = min(sum(c[b] * math.log(r[b]) for b in bins) / phi, (LN_A - math.log(weights[k] / phi_prev)) / 2)
             wealth = math.exp(ln_m[k]) + pay
             ln_m[k] = math.log(wealth) + gain if wealth > 0 else -math.inf
         for k, horizon in enumerate((1, 4, 16, 64)):
@@ -212,7 +218,7 @@ def test_it_computes_what_the_page_says(seed: int) -> None:
     true = rng.dirichlet(np.full(8, 50.0))
     stream = [rng.multinomial(rng.integers(0, 60), true) for _ in range(25)]
     law = h.law(p[None], np.array([0.03]), z=z[None], p_mean=mean[None])
-    state = h.start(1, 8, 16)
+    state = h.start(1, 8, 20)
     for c in stream:
         state, _ = h.update(state, h.Settings(), window(c[None], law, phi=1 + c.sum() / 1000))
     expected = by_hand(p.tolist(), mean.tolist(), z.tolist(), 0.03, [c.tolist() for c in stream])

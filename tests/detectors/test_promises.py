@@ -96,7 +96,7 @@ def test_changes_to_which_a_mean_is_blind_are_found_at_once(q: Floats, windows: 
 def test_one_window_at_two_sd_is_no_drift_whatever_its_size(n: int) -> None:
     rng = np.random.default_rng(3)
     law = histogram.law(np.tile(P, (SERIES, 1)), np.full(SERIES, 0.02), z=np.tile(Z, (SERIES, 1)))
-    state, far = histogram.start(SERIES, 16, 16), binned((1, 2, 1))
+    state, far = histogram.start(SERIES, 16, 20), binned((1, 2, 1))
     for t in range(80):
         counts = rng.multinomial(n, far if t == QUIET else P, SERIES)
         ones, ln_a, code = np.ones(SERIES), np.full(SERIES, LN_A), np.zeros(SERIES, np.int8)
@@ -109,7 +109,7 @@ def test_an_estimated_reference_costs_no_more_than_the_budget(rows: int) -> None
     rng, ln_a, windows = np.random.default_rng(5), float(np.log(200.0)), 60
     p = (rng.multinomial(rows, P, SERIES) + 0.5) / (rows + 8)
     law = histogram.law(p, epsilon_ref(p, np.full(SERIES, float(rows))), z=np.tile(Z, (SERIES, 1)))
-    state, alarms = histogram.start(SERIES, 16, 16), 0
+    state, alarms = histogram.start(SERIES, 16, 20), 0
     for _ in range(windows):
         window = histogram.Window(
             rng.multinomial(500, P, SERIES), law, np.ones(SERIES), np.full(SERIES, ln_a), np.zeros(SERIES, np.int8)
