@@ -134,7 +134,7 @@ def _signal(total: Outcomes, counts: Ints) -> SignalReference:
 
 def _mean_error(total: Outcomes, row: int) -> float:
     rises, falls = (exact.total(total.sums[row, place]) for place in (0, 1))
-    return (rises + falls) / int(total.errors[row].sum())
+    return float((rises + falls) / int(total.errors[row].sum()))
 
 
 def _cells(scores: Ints) -> list[tuple[int, int, int]]:
