@@ -80,6 +80,7 @@ def replay(
 ) -> None:
     """Run the same stages over files, without Kafka. Alerts come out as JSON lines, a summary on stderr."""
     loaded = settings(file, properties)
+    engine_settings = worker_settings(loaded.config)
     known = [outgoing(read_reference(one)) for one in reference or ()]
     started_seconds = time.monotonic()
     with ExitStack() as stack:
@@ -89,7 +90,7 @@ def replay(
                 summary = engine.replay(
                     paths,
                     bound(loaded),
-                    worker_settings(loaded.config),
+                    engine_settings,
                     references=known,
                     on_record=sinks.hear,
                     on_progress=on_progress,
@@ -98,15 +99,15 @@ def replay(
                 )
         except files.UnreadableFileError as error:
             raise typer.BadParameter(str(error)) from None
-    _sum_up(summary, sinks, time.monotonic() - started_seconds)
+    _sum_up(summary, sinks, time.monotonic() - started_seconds, joined=bool(engine_settings.topics.feedback))
 
 
-def _sum_up(summary: engine.Summary, sinks: Sinks, seconds: float) -> None:
+def _sum_up(summary: engine.Summary, sinks: Sinks, seconds: float, *, joined: bool) -> None:
     rows = f"{summary.rows} rows, {summary.ok} in time, {summary.late} late, {summary.malformed} bad"
     if sinks.codes:
         rows += f" ({', '.join(f'{code} {count}' for code, count in sorted(sinks.codes.items()))})"
     if summary.feedback:
-        rows += f", {summary.feedback} with a label left out"
+        rows += f", {summary.feedback} with a label{'' if joined else ' left out'}"
     tell(rows)
     rate = summary.rows / seconds if seconds else 0
     tell(f"{sinks.seen['alerts']} alert events, {sinks.seen['windows']} readings, {rate:,.0f} rows/s")

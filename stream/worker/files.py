@@ -1,4 +1,4 @@
-"""Files of predictions as partitions: JSON lines, CSV and Parquet, read lazily from front to back.
+"""Files of predictions and labels as partitions: JSON lines, CSV and Parquet, read lazily from front to back.
 
 Every row becomes the record its producer would have sent, native JSON (`contracts.md` 2), so that a file and a topic
 go the same way from there. The offset is the row's number from 0. Its Kafka timestamp is its event time where that
@@ -8,8 +8,11 @@ can be read, else that of the row before.
 import csv
 import io
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, TypeAlias
 
@@ -43,7 +46,7 @@ class Progress(Struct):
     bytes_total: int = 0
     rows: int = 0
     feedback: int = 0
-    """Rows with a true outcome: they are no predictions, and are left out."""
+    """Rows with a true outcome: they are no predictions."""
 
 
 _NULL: Final = b"null"
@@ -91,20 +94,35 @@ def records(  # noqa: PLR0913 - a file, its place, and how to read it
     *,
     given: FileFormat = "auto",
     sort: bool = False,
+    feedback: bool = False,
 ) -> Iterator[Record]:
-    """A file as one partition; an offset is the number of a row, from 0.
+    """The predictions of a file as one partition, or its feedback; an offset is the number of a row, from 0.
 
     With `sort` rows stand by event time, ties in their order, and offsets count that order; it reads the whole file
     first.
     """
-    found = _predictions(rows(path, progress, given), topic, partition, progress)
+    found = _of_kind(rows(path, progress, given), topic, partition, progress, feedback=feedback)
     if not sort:
         return found
     ordered = sorted(found, key=lambda record: record.timestamp_ms)
     return (msgspec.structs.replace(record, offset=place) for place, record in enumerate(ordered))
 
 
-def _predictions(lines: Iterator[bytes], topic: str, partition: int, progress: Progress) -> Iterator[Record]:
+@contextmanager
+def rereadable(path: str) -> Iterator[str]:
+    """A file that can be read twice: the same, but for standard input, which is copied to the disk first."""
+    if path != "-":
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        copy.flush()
+        yield copy.name
+
+
+def _of_kind(
+    lines: Iterator[bytes], topic: str, partition: int, progress: Progress, *, feedback: bool
+) -> Iterator[Record]:
     time_ms = 0
     for offset, line in enumerate(lines):
         progress.rows += 1
@@ -112,8 +130,9 @@ def _predictions(lines: Iterator[bytes], topic: str, partition: int, progress: P
             head = _HEAD.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             head = _Head()
-        if bytes(head.actual) != _NULL:
-            progress.feedback += 1
+        has_label = bytes(head.actual) != _NULL
+        progress.feedback += has_label
+        if has_label != feedback:
             continue
         own_ms = None if head.timestamp is None else parse_time(head.timestamp)
         time_ms = time_ms if own_ms is None else own_ms

@@ -1,11 +1,15 @@
 """The same loop and the same stages over files, without Kafka: what `drift replay` does.
 
-Each file is one partition of the predictions topic, read once; files merge by event time. Transactions end with the
-turn instead of the clock, so the same files make the same transactions; and the end of a file closes what it had
-opened.
+Each file is one partition of the topic of predictions and, where one of them has labels, of that of feedback; files
+merge by event time. Transactions end with the turn instead of the clock, so the same files make the same transactions;
+and the end of a file closes what it had opened.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain, islice
 
 from msgspec import Struct
 
@@ -28,7 +32,7 @@ class Summary(Struct, frozen=True):
 
     rows: int
     feedback: int
-    """Rows with a true outcome, which are left out."""
+    """Rows with a true outcome. Without a topic of feedback in the settings they are left out."""
     ok: int
     late: int
     malformed: int
@@ -52,15 +56,24 @@ def replay(  # noqa: PLR0913 - a command with its options
 
     `references` stand in the log before the first row. Raises `files.UnreadableFileError` and, for a bug, Stopped.
     """
-    progress = files.Progress(bytes_total=sum(files.size_of(path) for path in paths))
-    topic = settings.topics.predictions[0]
-    inputs = [
-        files.records(path, topic, partition, progress, given=given, sort=sort) for partition, path in enumerate(paths)
-    ]
-    status = replay_records(
-        inputs, stages, settings, references=references, on_record=on_record, on_turn=lambda: on_progress(progress)
-    )
-    outcome = {name: status.records[topic, name] for name in ("ok", "late", "malformed", "tombstone")}
+    topics = settings.topics
+    with ExitStack() as stack:
+        if topics.feedback:
+            paths = [stack.enter_context(files.rereadable(path)) for path in paths]
+        progress = files.Progress(bytes_total=sum(files.size_of(path) for path in paths))
+        read = partial(files.records, given=given, sort=sort)
+        status = replay_records(
+            [read(path, topics.predictions[0], number, progress) for number, path in enumerate(paths)],
+            stages,
+            settings,
+            feedback=_labels(paths, topics.feedback[0], read) if topics.feedback else (),
+            references=references,
+            on_record=on_record,
+            on_turn=lambda: on_progress(progress),
+        )
+    outcome: Counter[str] = Counter()
+    for (_, name), count in status.records.items():
+        outcome[name] += count
     return Summary(
         progress.rows,
         progress.feedback,
@@ -70,6 +83,16 @@ def replay(  # noqa: PLR0913 - a command with its options
         outcome["tombstone"],
         dict(status.published),
     )
+
+
+def _labels(paths: Sequence[str], topic: str, read: Callable[..., Iterator[Record]]) -> list[Iterator[Record]]:
+    """The feedback of each file; nothing if none has any, since then all predictions would wait in vain.
+
+    Files are read once more for it, beside their predictions: labels may stand far behind these.
+    """
+    found = [read(path, topic, number, files.Progress(), feedback=True) for number, path in enumerate(paths)]
+    first = [list(islice(records, 1)) for records in found]
+    return [chain(head, records) for head, records in zip(first, found, strict=True)] if any(first) else []
 
 
 def replay_records(  # noqa: PLR0913 - as replay

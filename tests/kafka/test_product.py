@@ -9,7 +9,7 @@ import orjson
 import simulator
 from flows import MINUTE_MS, PER_WINDOW, START_MS, Stream, built, moved, published, stages
 from kafka.cluster import Cluster
-from kafka.workers import INPUTS, scene, wait_until
+from kafka.workers import INPUTS, Item, scene, wait_until
 
 from stream.worker.loop import Options
 
@@ -17,22 +17,22 @@ WINDOWS = 16
 LAST_MS = START_MS + (WINDOWS + 10) * MINUTE_MS
 
 
-def events() -> list[tuple[int, int, bytes]]:
-    """A drift at the sixth window, a broken record, and what closes all windows: (partition, Kafka time, value)."""
+def events() -> list[Item]:
+    """A drift at the sixth window, a broken record, and what closes all windows."""
     rows = [orjson.dumps(row) for row in Stream(drift_at=6 * PER_WINDOW).rows(WINDOWS * PER_WINDOW)]
     rows.insert(100, b'{"prediction_id":')
-    dealt = [(place % INPUTS, LAST_MS, row) for place, row in enumerate(rows)]
-    last = Stream(model_id="end", prefix="end").rows(INPUTS)
-    return dealt + [(place, LAST_MS, moved(row, LAST_MS - row["timestamp"])) for place, row in enumerate(last)]
+    dealt = [("predictions", place % INPUTS, LAST_MS, row) for place, row in enumerate(rows)]
+    last = [moved(row, LAST_MS - row["timestamp"]) for row in Stream(model_id="end", prefix="end").rows(INPUTS)]
+    return dealt + [("predictions", place, LAST_MS, row) for place, row in enumerate(last)]
 
 
-def in_memory(inputs: list[tuple[int, int, bytes]]) -> Counter[Any]:
+def in_memory(inputs: list[Item]) -> Counter[Any]:
     """One undisturbed worker."""
     world = simulator.World(inputs=INPUTS, internal=3)
     reference = published(built())
     world.cluster.write(("drift.references", 0), reference.value, reference.key, timestamp_ms=0)
-    for partition, time_ms, value in inputs:
-        world.cluster.write(("predictions", partition), value, timestamp_ms=time_ms)
+    for topic, partition, time_ms, value in inputs:
+        world.cluster.write((topic, partition), value, timestamp_ms=time_ms)
     world.worker(stages=stages(), options=Options(strict=True))
     world.settle()
     topics = ("alerts", "drift.windows", "drift.dead-letters")

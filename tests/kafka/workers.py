@@ -15,12 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from confluent_kafka import Producer
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # not listed in its __all__
 from simulator import World
 
 from stream.wire.record import Outgoing
@@ -33,10 +34,16 @@ INPUTS: Final = 4
 INTERNAL: Final = 3
 
 
+Item: TypeAlias = tuple[str, int, int, bytes]
+"""predictions or feedback, partition, event time, value"""
+
+
 class Scene:
     """Topics and a group of their own on a shared broker, records to read, and workers."""
 
-    def __init__(self, bootstrap: str, name: str, folder: Path, *, records: int = 4_000, **kafka: Any) -> None:
+    def __init__(
+        self, bootstrap: str, name: str, folder: Path, *, records: int = 4_000, feedback: int = 0, **kafka: Any
+    ) -> None:
         self.name = name
         self.folder = folder
         self.settings = Settings(
@@ -51,29 +58,44 @@ class Scene:
                 }
                 | kafka
             ),
-            topics=Topics(feedback=[], predictions=[f"{name}-in"], alerts=f"{name}-alerts", prefix=f"{name}."),
+            topics=Topics(
+                predictions=[f"{name}-in"],
+                feedback=[f"{name}-feedback"] if feedback else [],
+                alerts=f"{name}-alerts",
+                prefix=f"{name}.",
+            ),
             http=Http(port=0),
             idle_after_ms=0,
         )
-        self.world = World(inputs=INPUTS, internal=INTERNAL)
-        self.world.fill(records, partitions=INPUTS)
+        self.world = World(inputs=INPUTS, internal=INTERNAL, feedback=feedback)
+        if feedback:
+            self.world.fill_pairs(records, partitions=INPUTS, feedback=feedback)
+        else:
+            self.world.fill(records, partitions=INPUTS)
         self.stages = "counting"
         """The module of the tests whose `stages()` the workers run."""
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
-        made = topics.create(self.settings, partitions=INTERNAL, replication=1, inputs=INPUTS)
+        made = topics.create(self.settings, partitions=INTERNAL, replication=1)
         assert set(made.values()) == {"created"}, made
+        counts = dict.fromkeys(self.settings.topics.predictions, INPUTS)
+        counts |= dict.fromkeys(self.settings.topics.feedback, feedback)
+        client = topics.admin(self.settings)
+        asked = client.create_topics([NewTopic(topic, count, 1) for topic, count in counts.items()])
+        for answer in asked.values():
+            answer.result(DEADLINE_S)
         self._producer = Producer(
             {"bootstrap.servers": bootstrap, "linger.ms": 5, "enable.idempotence": True, "log_level": 0}
         )
 
-    def inputs(self) -> list[tuple[int, int, bytes]]:
-        """(partition, event time, value) by event time."""
+    def inputs(self) -> list[Item]:
+        """Predictions and feedback by event time."""
         found = [
-            (partition, record.timestamp_ms, record.value or b"")
-            for partition in range(INPUTS)
-            for record in self.world.cluster.log(("predictions", partition)).read(0, 10**9)[0]
+            (topic, record.partition, record.timestamp_ms, record.value or b"")
+            for topic in ("predictions", "feedback")
+            for log in self.world.cluster.logs.get(topic, [])
+            for record in log.read(0, 10**9)[0]
         ]
-        return sorted(found, key=lambda item: item[1])
+        return sorted(found, key=lambda item: item[2])
 
     def publish(self, record: Outgoing) -> None:
         """Write a reference."""
@@ -81,10 +103,12 @@ class Scene:
         self._producer.produce(topic, record.value, key=record.key, partition=0)
         assert self._producer.flush(60) == 0
 
-    def produce(self, items: list[tuple[int, int, bytes]]) -> None:
+    def produce(self, items: list[Item]) -> None:
         """Write inputs in this order."""
-        for partition, time_ms, value in items:
-            self._producer.produce(self.settings.topics.predictions[0], value, partition=partition, timestamp=time_ms)
+        topics = self.settings.topics
+        names = {"predictions": topics.predictions, "feedback": topics.feedback}
+        for topic, partition, time_ms, value in items:
+            self._producer.produce(names[topic][0], value, partition=partition, timestamp=time_ms)
         assert self._producer.flush(60) == 0
 
     def expected(self) -> Counter[Any]:

@@ -1,9 +1,12 @@
 """Files become the records their producers would have sent."""
 
+import io
 import json
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import counting
 import pytest
@@ -83,6 +86,7 @@ def test_rows_with_a_label_are_no_predictions(tmp_path: Path) -> None:
     progress = Progress()
     assert [record.offset for record in files.records(str(path), "p", 0, progress)] == [0, 2]
     assert (progress.rows, progress.feedback) == (3, 1)
+    assert [record.offset for record in files.records(str(path), "f", 0, Progress(), feedback=True)] == [1]
 
 
 def test_sorting_is_by_time_and_keeps_the_order_of_equals(tmp_path: Path) -> None:
@@ -99,12 +103,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
         list(files.rows(str(tmp_path / name), Progress()))
 
 
-def replayed(paths: list[Path]) -> tuple[Summary, Counter[tuple[Role, bytes | None, bytes | None]]]:
+def replayed(
+    paths: Sequence[Path | str], feedback: Sequence[str] = ()
+) -> tuple[Summary, Counter[tuple[Role, bytes | None, bytes | None]]]:
     said: Counter[tuple[Role, bytes | None, bytes | None]] = Counter()
     summary = replay(
         [str(path) for path in paths],
         counting.stages(),
-        Settings(topics=Topics(feedback=[])),
+        Settings(topics=Topics(feedback=list(feedback))),
         on_record=lambda role, record: said.update([(role, record.key, record.value)]),
     )
     return summary, said
@@ -132,6 +138,53 @@ def test_files_merge_by_time_whatever_their_number(tmp_path: Path) -> None:
     assert Counter({key: n for key, n in one.items() if key[0] != "dead_letters"}) == Counter(
         {key: n for key, n in three.items() if key[0] != "dead_letters"}
     )
+
+
+def with_labels(path: Path, rows: range) -> Path:
+    """Every second prediction has a label, all of them behind the predictions."""
+    times = {row: START_MS + row * 7 for row in rows}
+    lines: list[dict[str, Any]] = [
+        {"t": time, "k": "a", "id": f"p{row}", "timestamp": time} for row, time in times.items()
+    ]
+    lines += [
+        {"t": time + 700, "k": "a", "id": f"p{row}", "timestamp": time + 700, "actual": {"label": "x"}}
+        for row, time in times.items()
+        if row % 2 == 0
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def pairs_of(said: Counter[tuple[Role, bytes | None, bytes | None]]) -> int:
+    return sum(
+        json.loads(value or b"")["n"] for role, key, value in said.elements() if role == "windows" and key == b"pair:a"
+    )
+
+
+def test_rows_with_a_label_are_feedback_wherever_they_stand(tmp_path: Path) -> None:
+    one = with_labels(tmp_path / "one.jsonl", range(1_000))
+    summary, said = replayed([one], ["feedback"])
+    assert (summary.rows, summary.feedback, summary.ok) == (1_500, 500, 1_500)
+    assert pairs_of(said) == 500
+    lines = one.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "two.jsonl").write_text("".join(lines[:1_000]), encoding="utf-8")
+    (tmp_path / "labels.jsonl").write_text("".join(lines[1_000:]), encoding="utf-8")
+    assert replayed([tmp_path / "labels.jsonl", tmp_path / "two.jsonl"], ["feedback"])[1] == said
+    summary, said = replayed([one])
+    assert (summary.feedback, summary.ok, pairs_of(said)) == (500, 1_000, 0)
+
+
+def test_standard_input_may_bring_labels_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = with_labels(tmp_path / "one.jsonl", range(200))
+    with path.open("rb") as given:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(given))
+        _, said = replayed(["-"], ["feedback"])
+    assert pairs_of(said) == 100
+
+
+def test_predictions_without_any_label_do_not_wait_for_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", range(1_000))
+    assert replayed([path], ["feedback"]) == replayed([path])
 
 
 def test_an_empty_file_holds_nobody_up(tmp_path: Path) -> None:
