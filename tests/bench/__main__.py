@@ -59,8 +59,8 @@ Detect judges sums: {series} series (9 segments of all signals), each with its r
 | {one:,} | {quiet_1:.1f} ms | {open_1:.1f} ms |
 | {ten:,} | {quiet_10:.1f} ms | {open_10:.1f} ms |
 
-Ten times the traffic costs {growth:.2f} times as much. The state of {versions} such model versions, {state_mb:.0f} MB,
-is encoded in {encode_ms:.0f} ms and read back in {decode_ms:.0f} ms.
+Ten times the traffic costs {growth:.2f} times as much. The state of {versions} such model versions, {state_mb:.0f} MB
+or {series_kb:.1f} KB a series, is encoded in {encode_ms:.0f} ms and read back in {decode_ms:.0f} ms.
 
 ## Detectors
 
@@ -96,6 +96,7 @@ def page(events: int, compared: Compared, costs: Costs, rates: dict[str, float])
         growth=costs.growth,
         versions=windows.VERSIONS,
         state_mb=costs.state_bytes / 1e6,
+        series_kb=costs.state_bytes / windows.VERSIONS / costs.series / 1e3,
         encode_ms=costs.encode_ms,
         decode_ms=costs.decode_ms,
         detectors="\n".join(f"| {name} | {rate:,.0f} |" for name, rate in rates.items()),

@@ -66,6 +66,16 @@ def page_hinkleys() -> Callable[[Any], Any]:
     return _turning(windows, start, lambda state, window: page_hinkley.update(state, settings, window)[0])
 
 
+def defaults() -> Callable[[Any], Any]:
+    """What every numeric signal goes through: its bins, the scores u and v, and u once more."""
+    parts = [histograms(16, 0.02, ordered=True), adwins(), adwins(), page_hinkleys()]
+
+    def turn(states: Any) -> Any:
+        return [part(state) for part, state in zip(parts, states or [None] * len(parts), strict=True)]
+
+    return turn
+
+
 def _turning(windows: list[Any], start: Any, update: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
     def turn(state: Any) -> Any:
         for window in windows:
@@ -80,8 +90,8 @@ def rate(turn: Callable[[Any], Any], seconds: float = 1.0) -> float:
     state, turns = None, 0
     for _ in range(WARM // 16):
         state = turn(state)
-    begin = time.perf_counter()
-    while (spent := time.perf_counter() - begin) < seconds:
+    begin = time.process_time()
+    while (spent := time.process_time() - begin) < seconds:
         state, turns = turn(state), turns + 1
     return SERIES * 16 * turns / spent
 
@@ -95,6 +105,7 @@ def subjects() -> dict[str, Callable[[Any], Any]]:
         "mean": means(),
         "adwin": adwins(),
         "page_hinkley": page_hinkleys(),
+        "all of a numeric signal": defaults(),
     }
 
 
