@@ -103,6 +103,8 @@ stream/
 │   ├── adwin.py        adaptive windowing over weighted means
 │   ├── page_hinkley.py the classic chart, weighted
 │   ├── river.py        any detector of river, by name
+│   ├── challenger.py   whether another version answers the same requests better, or worse
+│   ├── interval.py     where a mean lies, however often one looks
 │   └── effects.py      effect sizes: how far, whatever the number of events
 ├── profiles/      3  what we remember         signals → profiles
 │   ├── summaries.py    integers that merge exactly: bin counts, fixed-point moments, the bottom-k sample

@@ -36,6 +36,18 @@ def cut(values: Floats) -> tuple[Ints, Floats]:
     return limbs, pieces
 
 
+def square_error(values: Floats) -> Floats:
+    """[n] what rounding took from `values * values`: both together are the square, unless it is beyond 2^168.
+
+    T. J. Dekker (1971), A floating-point technique for extending the available precision, Numer. Math. 18.
+    """
+    inside = np.where(np.abs(values) < _LARGEST, values, 0.0)
+    spread = inside * (2.0**27 + 1)
+    high = spread - (spread - inside)
+    low = inside - high
+    return np.asarray(((high * high - inside * inside) + 2 * high * low) + low * low)
+
+
 def total(limbs: Ints) -> Fraction:
     """The sum that [14] limbs hold."""
     return Fraction(sum(piece << (_BITS * place) for place, piece in enumerate(limbs.tolist())), 1 << -_LOWEST)

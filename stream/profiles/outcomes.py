@@ -97,7 +97,7 @@ def of_pairs(met: Met, settings: ModelSettings) -> list[Outcomes]:
     numbers = np.isfinite(met.outputs) & np.isfinite(met.truths) & (settings.task != "classification")
     if settings.task is None:
         classified &= ~numbers
-    used = np.union1d(met.predicted[classified], met.actual[classified])
+    used = _used(met.classes, met.predicted[classified], met.actual[classified])
     found = []
     for place in _places(met.windows_ms, met.version, met.segments, met.segment, alone=len(used) > CLASSES_MAX):
         part = classified[place.rows]
@@ -246,9 +246,11 @@ def _measured(met: Met, place: _Place, at: Ints) -> dict[str, Ints]:
     with np.errstate(over="ignore"):  # what overflows counts as the largest number that can be added
         errors = met.outputs[place.rows[at]] - truths
         terms = [np.abs(errors), errors * errors, truths, truths * truths]
+    # The variance of truths far from 0 is a small difference of large sums: their squares must be exact.
+    terms.append(exact.square_error(truths))
     rises = np.where(errors > 0, 0, 1)
     counts = np.zeros((place.g, SUMS * exact.LIMBS), dtype=np.int64)
-    for row, term in zip([rises, *np.arange(2, SUMS)], terms, strict=True):
+    for row, term in zip([rises, *np.array([2, 3, 4, 4])], terms, strict=True):
         limbs, pieces = exact.cut(term)
         for limb, piece in zip(row * exact.LIMBS + limbs, pieces, strict=True):
             counts += place.count(counts.shape[1], limb, at, piece)
@@ -261,7 +263,7 @@ def _measured(met: Met, place: _Place, at: Ints) -> dict[str, Ints]:
 def _confused(met: Met, place: _Place, at: Ints) -> tuple[list[str], Ints]:
     """The classes of these pairs and their confusion: the 31 first by text, and all others."""
     predicted, actual = met.predicted[place.rows[at]], met.actual[place.rows[at]]
-    used = {index: met.classes[index] for index in np.union1d(predicted, actual).tolist()}
+    used = {index: met.classes[index] for index in _used(met.classes, predicted, actual).tolist()}
     classes = sorted(set(used.values()))[:CLASSES_MAX]
     if not classes:
         return [], np.zeros((place.g, 0, 0), dtype=np.int64)
@@ -270,6 +272,11 @@ def _confused(met: Met, place: _Place, at: Ints) -> tuple[list[str], Ints]:
     width = len(classes) + 1
     counts = place.count(width * width, cells[actual] * width + cells[predicted], at)
     return classes, counts.reshape(-1, width, width)
+
+
+def _used(classes: list[str], *indices: Ints) -> Ints:
+    """The indices of classes that occur, rising."""
+    return np.flatnonzero(sum(np.bincount(one, minlength=len(classes)) for one in indices))
 
 
 def _places(

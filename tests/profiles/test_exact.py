@@ -34,3 +34,13 @@ def test_a_small_number_beside_a_large_one_is_not_lost() -> None:
 def test_what_is_beyond_the_grid_counts_as_its_end() -> None:
     ends = [exact.total(summed([value])) for value in (math.inf, -math.inf, 1e300, 1e-60, 5e-324)]
     assert ends == [2.0**168 - 2.0**115, -(2.0**168) + 2.0**115, 2.0**168 - 2.0**115, 0.0, 0.0]
+
+
+@given(value=st.floats(-1e25, 1e25).filter(lambda value: value == 0 or abs(value) > 1e-100))
+def test_a_square_and_its_error_are_exact(value: float) -> None:
+    error = exact.square_error(np.array([value]))
+    assert Fraction(value * value) + Fraction(float(error[0])) == Fraction(value) ** 2
+
+
+def test_a_square_beyond_the_grid_has_no_error() -> None:
+    assert exact.square_error(np.array([1e200, -1e308, math.inf])).tolist() == [0, 0, 0]
