@@ -179,7 +179,7 @@ class Loop:
                 if self._is_full():
                     self._step_inboxes()
                     self._commit()
-            for task, reason, held in balance(self.tasks.values(), self.ends):
+            for task, reason, held in balance(self.tasks.values(), self.ends, self.settings.topics.feedback):
                 self._hold(task, reason, held=held)
             now_seconds = self.clock.seconds()
             self._ticker.turn(self.tasks.values(), self.tx, now_seconds, self.clock.wall_ms())

@@ -110,12 +110,18 @@ def test_a_missing_topic_is_named(cluster: Cluster, tmp_path: Path) -> None:
         assert "nowhere: topic is missing" in str(lines(play, "stopped")[-1]["detail"])
 
 
+def checked(settings: Settings) -> list[topics.Finding]:
+    """What is wrong, once a broker has heard of the topics that were made."""
+    wait_until(lambda: all(finding.key != "topic" for finding in topics.check(settings)), "topics are missing")
+    return topics.check(settings)
+
+
 def test_topics_are_made_once_and_then_left_alone(cluster: Cluster) -> None:
     settings = settings_of(cluster, "made")
     first = topics.create(settings, partitions=3, replication=1, inputs=2)
     assert set(first.values()) == {"created"}
     assert set(topics.create(settings, partitions=5, replication=1, inputs=4).values()) == {"exists"}
-    assert topics.check(settings) == []
+    assert checked(settings) == []
 
 
 def test_a_dry_run_makes_nothing(cluster: Cluster) -> None:
@@ -129,12 +135,23 @@ def test_what_exactly_once_depends_on_is_a_fault_and_the_rest_a_warning(cluster:
     cluster.create_topics({"odd.profiles": 3}, {"retention.ms": "60000"})
     cluster.create_topics({"odd.snapshots": 2}, {"cleanup.policy": "delete"})
     topics.create(settings, partitions=3, replication=1, inputs=2)
-    found = {(finding.topic, finding.key): finding.level for finding in topics.check(settings)}
+    found = {(finding.topic, finding.key): finding.level for finding in checked(settings)}
     assert found["odd.profiles", "retention.ms"] == "fault"
     assert found["odd.profiles", "message.timestamp.type"] == "fault"
     assert found["odd.snapshots", "partitions"] == "fault"
     assert found["odd.snapshots", "cleanup.policy"] == "fault"
     assert found["odd.snapshots", "segment.ms"] == "warning"
+
+
+def test_the_log_of_pairs_must_reach_back_over_two_horizons(cluster: Cluster) -> None:
+    base = settings_of(cluster, "two")
+    topics_ = base.topics.model_copy(update={"feedback": ["two-feedback"]})
+    settings = base.model_copy(update={"topics": topics_, "horizon_ms": 3_600_000, "lateness_ms": 1_000})
+    cluster.create_topics({"two.pairs": 2}, {"retention.ms": "7200000", "message.timestamp.type": "LogAppendTime"})
+    topics.create(settings, partitions=3, replication=1, inputs=2)
+    [found] = [finding for finding in checked(settings) if finding.level == "fault"]
+    assert (found.topic, found.key, found.expected) == ("two.pairs", "retention.ms", str(7_201_000 + topics.DAY_MS))
+    assert [finding for finding in topics.check(base) if finding.level == "fault"] == []
 
 
 def test_what_a_producer_aborted_is_never_read(play: Scene, cluster: Cluster) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import counting
 import msgspec
 import pytest
-from simulator import Killed, World
+from simulator import START_MS, Killed, World
 
 from stream.worker.ends import Committed, Stopped
 from stream.worker.loop import Options
@@ -314,3 +314,17 @@ def test_a_run_can_be_done_again_from_what_it_left_in_the_log() -> None:
         on_output=lambda one: again.update([(world.settings.topics.of(one.role), one.key, one.value, one.headers)]),
     )
     assert again == world.public()
+
+
+def test_feedback_that_cannot_be_read_does_not_stop_predictions() -> None:
+    world = World(inputs=1, feedback=1)
+    loop = world.worker(options=Options(strict=True, poll_records=500))
+    world.cluster.write(("feedback", 0), counting.record(START_MS, "label", None, "p"), timestamp_ms=START_MS)
+    for _ in range(10_000):
+        world.cluster.write(("feedback", 0), b"{", timestamp_ms=START_MS)
+    for row in range(300):
+        time_ms = START_MS + row * 60_000
+        world.cluster.write(("predictions", 0), counting.record(time_ms, "a"), timestamp_ms=time_ms)
+    world.turns(100)
+    assert loop.status.holding == {("feedback", 0): "dead_letters"}
+    assert loop.tasks["predictions", 0].committed.next_offset == 300
