@@ -78,6 +78,7 @@ stream/
 │       ├── settings.py   what the stage is told once, at start
 │       ├── state.py      all it remembers: what is encoded here is the snapshot
 │       ├── plan.py       what follows from a reference and the settings alone
+│       ├── season.py     what is normal in one window, by its hour
 │       ├── series.py     distributions, means and rates behind the same few functions
 │       ├── close.py      one closed window: learned from, judged, told
 │       ├── watch.py      one closed window through all detectors

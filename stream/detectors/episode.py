@@ -16,10 +16,31 @@ from stream.profiles.reference import epsilon_ref
 _SIGMAS = 2.6
 
 
-def new_law(counts: Ints | Floats, p: Floats) -> Floats:
-    """The law since a change: `counts` [R, B] since then, leaning on the reference `p` with one event per bin."""
+def new_law(counts: Ints | Floats, p: Floats, expected: Floats | None = None) -> Floats:
+    """The law since a change: `counts` [R, B] since then, leaning on the reference `p` with one event per bin.
+
+    With the `expected` [R, B] counts of a season it is `p` grown in each bin by as much as they were outgrown: free of
+    season.
+    """
     bins = np.count_nonzero(p, axis=-1)[:, None]
-    return np.asarray((counts + bins * p) / (counts.sum(-1, keepdims=True) + bins))
+    if expected is None:
+        return np.asarray((counts + bins * p) / (counts.sum(-1, keepdims=True) + bins))
+    return tilted(p, growth(counts + bins * p, expected + bins * p))
+
+
+def growth(above: Floats, below: Floats) -> Floats:
+    """By how much each bin is more than before; 1 where there was nothing."""
+    return np.divide(above, below, out=np.ones_like(above), where=below > 0)
+
+
+def tilted(p: Floats, factor: Floats) -> Floats:
+    """The law `p` [..., B], or counts, with each bin grown by a factor (broadcasts to it), in proportion.
+
+    Nothing at all stays nothing.
+    """
+    grown = p * factor
+    total = grown.sum(-1, keepdims=True)
+    return np.asarray(np.divide(grown, total, out=np.zeros_like(grown), where=total > 0))
 
 
 def distance(q: Floats, p: Floats) -> Floats:

@@ -10,6 +10,7 @@ from stream.alerts.policy import ModelSettings
 from stream.alerts.policy import Settings as AlertSettings
 from stream.profiles.reference import References
 from stream.stages.detect.plan import plan
+from stream.stages.detect.series import Past
 
 DRIFT, END = 12, 30
 """Windows in which the drift begins, and after which the stream ends."""
@@ -83,10 +84,10 @@ def test_the_size_of_a_change_is_its_total_variation_or_the_change_of_the_rate(k
     ordered, rates = own.ordered, own.rates
     expected = np.round(ordered.law.p[:1] * 1_000_000).astype(np.int64)
     one = np.array([0])
-    assert ordered.distance(one, expected)[0] < 1e-4
+    assert ordered.distance(one, Past(expected))[0] < 1e-4
     turned = np.zeros_like(expected)
     turned[0, 0] = 1_000_000
-    assert ordered.distance(one, turned)[0] == pytest.approx(1 - ordered.law.p[0, 0], abs=1e-4)
+    assert ordered.distance(one, Past(turned))[0] == pytest.approx(1 - ordered.law.p[0, 0], abs=1e-4)
     mean = float(rates.law.mean[0])
     half = np.array([[1_000_000, 500_000]])
-    assert rates.distance(one, half)[0] == pytest.approx(0.5 - mean, abs=1e-4)
+    assert rates.distance(one, Past(half))[0] == pytest.approx(0.5 - mean, abs=1e-4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stream.detectors import Ints, Level, Reason, locate, mean
-from stream.stages.detect.series import Means
+from stream.stages.detect.series import Means, Past, past_of
 
 UNIT = 2.0**-20
 MEAN, SD = 0.5, 0.1
@@ -59,10 +59,10 @@ def test_the_change_of_a_mean_is_found_where_it_was_and_its_return_is_seen() -> 
     assert point is not None
     assert point.earliest_ms <= 25 <= point.latest_ms
     assert abs(point.at_ms - 25) <= 1
-    moved = series.open_law(np.array([0]), {0: locate.since(history, 0, point.at_ms)})
+    moved = series.open_law(np.array([0]), {0: past_of(history, 0, point.at_ms)})
     assert moved.mean[0] == pytest.approx(MEAN + 0.1, abs=0.01)
-    assert not series.is_back(0, locate.since(history, 0, point.at_ms), moved)
-    assert series.is_back(0, window(generator, MEAN, 3_000)[0], moved)
-    scores, law, sd = series.score(0, locate.since(history, 0, point.at_ms))
+    assert not series.is_back(0, past_of(history, 0, point.at_ms), moved)
+    assert series.is_back(0, Past(window(generator, MEAN, 3_000)[0]), moved)
+    scores, law, sd = series.score(0, past_of(history, 0, point.at_ms))
     assert (scores[0], law[0] * UNIT) == (1.0, MEAN)
     assert sd * UNIT >= SD

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from stream.detectors import Bools, Codes, Reason, Sums, Verdicts, adwin, page_hinkley, river
 from stream.profiles.reference import Scores
 from stream.stages.detect.plan import Plan
+from stream.stages.detect.season import Normal
 from stream.stages.detect.series import Seen
 from stream.stages.detect.state import Tests
 
@@ -36,23 +37,25 @@ class Tested(Struct, frozen=True, eq=False):
     """[R] series with an episode open."""
     no_bet: Codes
     """[R] of `Reason`"""
+    normal: Normal | None
 
 
 def update(plan: Plan, tests: Tests, tested: Tested) -> tuple[Tests, tuple[Asked, ...]]:
     """One window further. Without an overdispersion their thresholds mean nothing: they wait until it is known."""
     sums = [_sums(plan, tested, score) for score in tested.scores]
-    settings, series = plan.settings, len(tested.resting)
+    settings, series, normal = plan.settings, len(tested.resting), tested.normal
+    centre, hinkley = (None, plan.hinkley) if normal is None else (np.concatenate(normal.centres), normal.hinkley)
     after, asked = Tests(), []
     for name, measures in plan.tests.items():
         if name == "adwin":
             adwins, verdicts = adwin.update(
                 tests.adwin or adwin.start(len(measures) * series, settings.adwin),
                 settings.adwin,
-                adwin.Window(_joined(sums[: len(measures)])),
+                adwin.Window(_joined(sums[: len(measures)]), centre),
             )
             after = replace(after, adwin=adwins)
         elif name == "page_hinkley":
-            window = page_hinkley.Window(sums[0], plan.hinkley)
+            window = page_hinkley.Window(sums[0], hinkley)
             hinkleys, verdicts = page_hinkley.update(
                 tests.page_hinkley or page_hinkley.start(series), settings.page_hinkley, window
             )

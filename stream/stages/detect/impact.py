@@ -8,6 +8,7 @@ from msgspec.structs import astuple
 from stream.alerts import policy
 from stream.detectors import locate
 from stream.stages.detect.plan import Group, Plan
+from stream.stages.detect.series import past_of
 from stream.stages.detect.state import Watch
 
 
@@ -29,10 +30,10 @@ def of(
             continue
         places = np.array([column.place for column in columns])
         own = group[0] * len(series.columns) + places
-        counts, whole = locate.since(history, own, from_ms), locate.since(history, places, from_ms)
-        shares = series.events(counts) / np.maximum(series.events(whole), 1)
+        came, whole = past_of(history, own, from_ms), locate.since(history, places, from_ms)
+        shares = series.events(came.counts) / np.maximum(series.events(whole), 1)
         found += [
             policy.Impact(size, importance.get(column.signal, 1.0), share, harmed)
-            for column, size, share in zip(columns, series.distance(own, counts).tolist(), shares.tolist(), strict=True)
+            for column, size, share in zip(columns, series.distance(own, came).tolist(), shares.tolist(), strict=True)
         ]
     return max(found, key=lambda impact: impact.value)

@@ -8,9 +8,10 @@ from typing import Final
 import numpy as np
 from msgspec.structs import replace
 
-from stream.detectors import Ints, locate
+from stream.detectors import Ints, Reason, locate
 from stream.profiles import describe, overdispersion, reference
 from stream.profiles.summaries import Dense
+from stream.stages.detect import season
 from stream.stages.detect import watch as watching
 from stream.stages.detect.plan import InputsPlan, Serving, counted, of_columns
 from stream.stages.detect.state import Calibration, Watch
@@ -34,13 +35,15 @@ def update(plan: InputsPlan, watch: Watch, start_ms: int, profile: Dense) -> tup
 def window(plan: InputsPlan, start_ms: int, profile: Dense) -> Window:
     """The window of a profile of inputs: its scores are u and v of the ordered signals."""
     n = describe.valid_events(plan.tables.scale, profile.counts)
+    reason = Reason.LEARNING if season.is_unseen(plan, start_ms) else Reason.NONE
     moments = np.concatenate([profile.moments, n[:, :, None]], axis=2)
     return Window(
         start_ms=start_ms,
         counts=counted(plan, profile),
         moments=moments.reshape(-1, moments.shape[2]),
         scores=reference.scores(plan.tables, profile.counts),
-        no_bet=np.zeros(plan.ln_threshold.shape, np.int8),
+        no_bet=np.full(plan.ln_threshold.shape, reason, np.int8),
+        normal=season.normal(plan, start_ms),
     )
 
 

@@ -63,7 +63,7 @@ def _reading(
         p50=p50,
         p95=p95,
         reference_id=tables.reference.reference_id,
-        reference_slot="all",
+        reference_slot=shown.slot if segment == 0 else "all",
         reference_mean=significant(found.mean, _RAW_DIGITS) if segment == 0 else None,
         psi=significant(float(sizes.psi[at])) if n else None,
         jensen_shannon=significant(float(sizes.jensen_shannon[at])) if n else None,

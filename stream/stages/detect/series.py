@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from stream.detectors import Bools, Codes, Floats, Ints, Sums, Verdicts, effects, episode, histogram, locate, mean
 from stream.profiles import reference
@@ -26,6 +27,23 @@ class Seen(Struct, frozen=True, eq=False):
     """[R, B] coarse counts, [R, 2] events and hits, or [R, 3] events and the sums of values and of their squares."""
     phi: Floats
     """[R] overdispersion at this number of events."""
+
+
+class Past(Struct, frozen=True, eq=False):
+    """What is remembered of one series since some window, or of several."""
+
+    counts: Ints
+    """As in `Seen.counts`."""
+    expected: Floats | None = None
+    """What the season made us expect of a distribution; None without slots."""
+
+
+def past_of(history: locate.History, index: int | Ints, from_ms: int) -> Past:
+    """What is remembered of one series, or of several, from a window on."""
+    counts = locate.since(history, index, from_ms)
+    if not history.expected:
+        return Past(counts)
+    return Past(counts, locate.since(replace(history, values=history.expected), index, from_ms))
 
 
 class Series(Struct, frozen=True, eq=False):
@@ -88,20 +106,29 @@ class Distributions(Series, frozen=True, eq=False):
         """The chosen series begin from nothing."""
         return histogram.reset(state, chosen)
 
-    def open_law(self, chosen: Ints, since: Mapping[int, Ints]) -> histogram.Law:
-        """The laws of the chosen series in an episode; those in `since` have moved, with these counts [B] since then.
+    def open_law(self, chosen: Ints, since: Mapping[int, Past]) -> histogram.Law:
+        """The laws of the chosen series in an episode; those in `since` have moved, and this is what came since then.
 
-        The others keep the law of the reference.
+        The others keep the law of the reference. Laws are free of season: they lie around the law of all hours.
         """
         home, epsilon = self.law.p[chosen], self.law.epsilon[chosen]
         p = home.copy()
         for row, index in enumerate(chosen.tolist()):
             if index in since:
-                own, counts = slice(row, row + 1), since[index][None]
-                p[own] = episode.new_law(counts, home[own])
+                own, past = slice(row, row + 1), since[index]
+                counts, expected = past.counts[None], None if past.expected is None else past.expected[None]
+                p[own] = episode.new_law(counts, home[own], expected)
                 known = counts.sum(1) / self.phi[index]
                 epsilon[own] = episode.radius(p[own], home[own], known, self.tolerance)
         return histogram.law(p, epsilon, z=None if self.z is None else self.z[chosen], home=home)
+
+    def in_season(self, law: histogram.Law, now: histogram.Law, chosen: Ints) -> histogram.Law:
+        """The laws of episodes in a window in which `now` is normal: of the chosen series moved from there as far."""
+        p, home = now.p[chosen], self.law.p[chosen]
+        moved = episode.tilted(p, episode.growth(law.p[chosen], home))
+        z = None if self.z is None else self.z[chosen]
+        own = histogram.law(moved, law.epsilon[chosen], z=z, p_mean=law.p[chosen], home=p)
+        return self.with_rows(law, chosen, own)
 
     def with_rows(self, law: histogram.Law, chosen: Ints, own: histogram.Law) -> histogram.Law:
         """A law in which the chosen series have another one."""
@@ -115,35 +142,47 @@ class Distributions(Series, frozen=True, eq=False):
         self, history: locate.History, index: int, law: histogram.Law, *, rows: float, from_ms: int, end_ms: int
     ) -> locate.ChangePoint | None:
         """Since when a series has left a law that is known from `rows` events."""
-        phi = float(self.phi[index])
-        return locate.change_point(history, index, law.p[index], rows=rows, phi=phi, from_ms=from_ms, end_ms=end_ms)
+        p, phi = law.p[index], float(self.phi[index])
+        if history.expected:
+            growth = episode.growth(p, self.law.p[index])
+            history, index = _grown(history, index, growth), 0
+        return locate.change_point(history, index, p, rows=rows, phi=phi, from_ms=from_ms, end_ms=end_ms)
 
-    def is_back(self, index: int, counts: Ints, law: histogram.Law) -> bool:
-        """Whether counts [B] follow the law of the reference again, and more likely it than that of the episode."""
-        own, p = slice(index, index + 1), self.law.p[index]
-        ratio = np.divide(p, law.p[index], out=np.ones_like(p), where=p > 0)
-        near = episode.returned(counts[None], self.law.p[own], self.law.epsilon[own], self.phi[own])
-        return bool(near[0]) and float((counts * np.log(ratio)).sum()) >= 0
+    def expected(self, index: int | Ints, past: Past) -> Floats:
+        """[B] what is normal for one series in the windows of its past, or [S, B] for several."""
+        p = np.asarray(self.law.p[index])
+        if past.expected is None:
+            return p
+        total = past.expected.sum(-1, keepdims=True)
+        return np.asarray(np.divide(past.expected, total, out=p.copy(), where=total > 0))
 
     def events(self, counts: Ints) -> Floats:
         """[S] events of counts [S, B]."""
         return np.asarray(counts.sum(1, dtype=np.float64))
 
-    def distance(self, chosen: Ints, counts: Ints) -> Floats:
-        """[S] total variation between the law of the reference and the counts [S, B] of the chosen series."""
-        p = self.law.p[chosen]
-        return np.asarray(0.5 * np.abs(effects.smoothed(counts, np.count_nonzero(p, axis=1)) - p).sum(1))
+    def distance(self, chosen: Ints, past: Past) -> Floats:
+        """[S] total variation between what is normal and what came of the chosen series."""
+        p = self.expected(chosen, past)
+        return np.asarray(0.5 * np.abs(effects.smoothed(past.counts, np.count_nonzero(p, axis=1)) - p).sum(1))
 
-    def score(self, index: int, counts: Ints) -> tuple[Floats, Floats, float]:
+    def is_back(self, index: int, past: Past, law: histogram.Law) -> bool:
+        """Whether a series follows the law of the reference again, and more likely it than that of the episode."""
+        own, p = slice(index, index + 1), self.expected(index, past)
+        q = episode.tilted(p, episode.growth(law.p[index], self.law.p[index]))
+        ratio = np.divide(p, q, out=np.ones_like(p), where=q > 0)
+        near = episode.returned(past.counts[None], p[None], self.law.epsilon[own], self.phi[own])
+        return bool(near[0]) and float((past.counts * np.log(ratio)).sum()) >= 0
+
+    def score(self, index: int, past: Past) -> tuple[Floats, Floats, float]:
         """The score whose mean moved most, the law it is compared with, and its standard deviation under that law.
 
         Of ordered bins u or v, else which categories became more.
         """
-        p = self.law.p[index]
+        p, counts = self.expected(index, past), past.counts
         if self.z is None:
             scores = np.asarray(counts > p * counts.sum(), dtype=np.float64)[None]
         else:
-            u = reference.mid_cdf(p)
+            u = reference.mid_cdf(self.law.p[index])
             scores = np.stack([u, np.abs(2 * u - 1)])
         means = (scores * p).sum(-1)
         sds = np.sqrt(np.maximum((scores**2 * p).sum(-1) - means**2, 0.0))
@@ -212,22 +251,27 @@ class Means(Series, frozen=True, eq=False):
         """The chosen series begin from nothing."""
         return mean.reset(state, chosen)
 
-    def open_law(self, chosen: Ints, since: Mapping[int, Ints]) -> mean.Law:
-        """The laws of the chosen series in an episode; those in `since` have moved, with these counts since then.
+    def open_law(self, chosen: Ints, since: Mapping[int, Past]) -> mean.Law:
+        """The laws of the chosen series in an episode; those in `since` have moved, and this is what came since then.
 
         The others keep the law of the reference, and so does a mean that lies within its margin around it.
         """
         means, margins = self.law.mean[chosen], self.margins[chosen]
         for row, index in enumerate(chosen.tolist()):
             if index in since:
-                own, (n, s, _) = slice(row, row + 1), self.sums(since[index])
+                own, (n, s, _) = slice(row, row + 1), self.sums(since[index].counts)
                 now = (s + means[own]) / (n + 1)
                 if np.abs(now - means[own])[0] > margins[row]:
                     rows, tolerance = np.array([n / self.phi[index]]), self.settings.tolerance
-                    sd = self._sd(index, float(now[0]), since[index])
+                    sd = self._sd(index, float(now[0]), since[index].counts)
                     margins[own] = episode.mean_radius(now, means[own], np.array([sd]), rows, tolerance)
                     means[own] = now
         return mean.law(means, margins, np.full(len(chosen), self.binary))
+
+    def in_season(self, law: mean.Law, now: mean.Law, chosen: Ints) -> mean.Law:
+        """The same laws: means have no season."""
+        del now, chosen
+        return law
 
     def with_rows(self, law: mean.Law, chosen: Ints, own: mean.Law) -> mean.Law:
         """A law in which the chosen series have another one."""
@@ -262,9 +306,9 @@ class Means(Series, frozen=True, eq=False):
             return None
         return located(self._widest(index, own, locate.since(history, index, found.at_ms)))
 
-    def is_back(self, index: int, counts: Ints, law: mean.Law) -> bool:
+    def is_back(self, index: int, past: Past, law: mean.Law) -> bool:
         """Whether a series follows the mean of the reference again, and more likely it than that now normal."""
-        own, (n, s, _) = slice(index, index + 1), (float(one) for one in self.sums(counts))
+        own, (n, s, _) = slice(index, index + 1), (float(one) for one in self.sums(past.counts))
         near = episode.mean_returned(
             np.array([s / max(n, 1)]),
             self.law.mean[own],
@@ -280,18 +324,18 @@ class Means(Series, frozen=True, eq=False):
         """[S] events of counts [S, 2 or 3]."""
         return counts[:, 0].astype(np.float64)
 
-    def distance(self, chosen: Ints, counts: Ints) -> Floats:
+    def distance(self, chosen: Ints, past: Past) -> Floats:
         """[S] how far the means of the chosen series lie from those of the reference, one event of it added."""
-        own, (n, s, _) = self.law.mean[chosen], self.sums(counts)
+        own, (n, s, _) = self.law.mean[chosen], self.sums(past.counts)
         return np.asarray(np.abs((s + own) / (n + 1) - own))
 
-    def score(self, index: int, counts: Ints) -> tuple[Floats, Floats, float]:
+    def score(self, index: int, past: Past) -> tuple[Floats, Floats, float]:
         """The value itself, its mean in the reference, and its standard deviation there or now, the larger one.
 
         In units of the integer sums, as the history has them.
         """
         own = self.law.mean[index : index + 1]
-        return np.ones(1), own / self.unit, self._widest(index, float(own[0]), counts) / self.unit
+        return np.ones(1), own / self.unit, self._widest(index, float(own[0]), past.counts) / self.unit
 
     def radius(self, index: int, counts: Ints, law: mean.Law) -> float:
         """How far apart two means may seem that are one: that of these counts, and an earlier one."""
@@ -316,6 +360,13 @@ class Means(Series, frozen=True, eq=False):
 
 
 Family: TypeAlias = Distributions | Means
+
+
+def _grown(history: locate.History, index: int, growth: Floats) -> locate.History:
+    """The past of one series alone, with what was expected of it grown by a factor [B], as many events in all."""
+    values = [entry[index : index + 1] for entry in history.values]
+    expected = [episode.tilted(entry[index : index + 1], growth) * entry[index].sum() for entry in history.expected]
+    return replace(history, values=values, expected=expected)
 
 
 def _with_rows(law: L, chosen: Ints, own: L, shared: tuple[str, ...] = ()) -> L:

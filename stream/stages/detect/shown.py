@@ -10,6 +10,7 @@ from stream.detectors import Floats, Ints, Level, Reason, effects
 from stream.profiles import describe, reference
 from stream.profiles.reference import Tables
 from stream.profiles.summaries import Dense
+from stream.stages.detect import season
 from stream.stages.detect.plan import RATE, InputsPlan, counted
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.watch import Judged
@@ -47,6 +48,8 @@ class Shown(Struct, frozen=True, eq=False):
     """[G, rates, 2] events and hits."""
     numbers: Floats
     """[G, numeric signals, 5] mean, deviation, three quantiles; NaN without events."""
+    slot: str
+    """What the whole model is compared with: `all` or a seasonal slot."""
 
 
 class Closed(Struct, frozen=True, eq=False):
@@ -79,16 +82,17 @@ class Closed(Struct, frozen=True, eq=False):
 
 def closed(name: tuple[str, str], plan: InputsPlan, start_ms: int, profile: Dense, judged: Judged | None) -> Closed:
     """A window ready to be told: what all readings and alerts of it share is computed once."""
-    tables = plan.tables
+    tables, normal = plan.tables, season.normal(plan, start_ms)
+    laws = (plan.ordered.law, plan.unordered.law) if normal is None else (normal.ordered, normal.unordered)
     coarse_counts = reference.coarse(tables, profile.counts)
     sizes = [
         effects_of(
             counts.reshape(-1, counts.shape[2]),
-            family.p.reshape(-1, counts.shape[2]),
+            law.p,
             np.tile(family.bins, len(counts)),
             ordered=family is tables.ordered,
         )
-        for family, counts in zip((tables.ordered, tables.unordered), coarse_counts, strict=True)
+        for family, counts, law in zip((tables.ordered, tables.unordered), coarse_counts, laws, strict=True)
     ]
     mean, std = describe.mean_and_std(tables.scale, profile.counts, profile.moments)
     quantiles = describe.quantiles(tables.scale, profile.counts, QUANTILES)
@@ -98,6 +102,7 @@ def closed(name: tuple[str, str], plan: InputsPlan, start_ms: int, profile: Dens
         hits=reference.hits(tables.layout, profile.counts),
         rates=counted(plan, profile)[RATE].reshape(len(tables.segments), -1, 2),
         numbers=np.concatenate([mean[:, :, None], std[:, :, None], quantiles], axis=2),
+        slot=season.slot(plan, start_ms),
     )
     return Closed(*name, plan, start_ms, profile, judged, shown)
 

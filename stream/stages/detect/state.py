@@ -19,7 +19,7 @@ from stream.profiles.windows import Marks
 from stream.stages.detect.plan import Group, Serving
 from stream.wire.internal import Partial, Sample
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 
 
 class Open(Struct, frozen=True):

@@ -248,7 +248,7 @@ def _moved_distribution(window: Closed, watch: Watch, segment: int, signal: int,
     counts = watching.since(window.plan, watch, segment, signal, point.at_ms)
     family, place = (tables.ordered, tables.unordered)[where.family], where.place
     bins = int(family.bins[place])
-    p = family.p[segment, place]
+    p = watching.law_since(window.plan, watch, segment, signal, point.at_ms)
     sizes = effects_of(counts[None], p[None], family.bins[place : place + 1], ordered=where.family == ORDERED)
     return evidence.entry(
         where.signal,

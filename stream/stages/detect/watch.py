@@ -17,7 +17,8 @@ from stream.profiles.reference import Scores
 from stream.stages.detect import detections
 from stream.stages.detect.detections import Asked
 from stream.stages.detect.plan import SHAPED, Group, Plan
-from stream.stages.detect.series import Family, Seen
+from stream.stages.detect.season import Normal
+from stream.stages.detect.series import Distributions, Family, Past, Seen, past_of
 from stream.stages.detect.state import Calibration, Detectors, Episode, Histories, Laws, OpenForm, Watch
 
 LISTING_WINDOWS: Final = 10
@@ -43,6 +44,8 @@ class Window(Struct, frozen=True, eq=False):
     """What detectors without an e-value look at: per measure, of all series of the family the plan names."""
     no_bet: Codes
     """[G, C] of `Reason`: members with one neither bet on this window nor remember it."""
+    normal: Normal | None = None
+    """What is normal in its season; None where the reference has no slots."""
 
 
 class Judged(Struct, frozen=True, eq=False):
@@ -70,6 +73,15 @@ class Scene(Struct, frozen=True, eq=False):
     """By each family."""
     no_bet: Codes
     """[G, C]"""
+    normal: Normal | None
+
+    @property
+    def laws(self) -> Laws:
+        """What is normal in this window."""
+        home = _home(self.plan)
+        return (
+            home if self.normal is None else replace(home, ordered=self.normal.ordered, unordered=self.normal.unordered)
+        )
 
 
 class Place(Struct, frozen=True, eq=False):
@@ -103,7 +115,8 @@ def update(plan: Plan, watch: Watch, window: Window) -> tuple[Watch, Judged]:
     watch, quiet = _evidence(scene, watch)
     tested = plan.families[plan.tested]
     resting = tested.spread(_mask(plan, watch.episodes))
-    seen = detections.Tested(scene.seen[plan.tested], window.scores, resting, tested.spread(window.no_bet))
+    no_bet = tested.spread(window.no_bet)
+    seen = detections.Tested(scene.seen[plan.tested], window.scores, resting, no_bet, window.normal)
     tests, asked = detections.update(plan, watch.tests, seen)
     watch = replace(watch, tests=tests)
     watch, open_form = _open_evidence(scene, watch)
@@ -123,8 +136,22 @@ def update(plan: Plan, watch: Watch, window: Window) -> tuple[Watch, Judged]:
 
 def since(plan: Plan, watch: Watch, segment: int, column: int, from_ms: int) -> Ints:
     """What is remembered of one series from a window on, as `Seen.counts` has it."""
+    return past(plan, watch, segment, column, from_ms).counts
+
+
+def past(plan: Plan, watch: Watch, segment: int, column: int, from_ms: int) -> Past:
+    """What is remembered of one series from a window on, and what was expected of it."""
     place = _place(plan, segment, column)
-    return locate.since(astuple(watch.histories)[place.family], place.index, from_ms)
+    return past_of(astuple(watch.histories)[place.family], place.index, from_ms)
+
+
+def law_since(plan: Plan, watch: Watch, segment: int, column: int, from_ms: int) -> Floats:
+    """[B] what is normal for one distribution in all windows from one on."""
+    place = _place(plan, segment, column)
+    series = place.series
+    if not isinstance(series, Distributions):
+        raise TypeError("only distributions have a law of bins")
+    return series.expected(place.index, past(plan, watch, segment, column, from_ms))
 
 
 def at_rest(plan: Plan) -> Detectors:
@@ -137,16 +164,20 @@ def _scene(plan: Plan, window: Window) -> Scene:
         series.seen(window.start_ms, counts) for series, counts in zip(plan.families, window.counts, strict=True)
     )
     end_ms = window.start_ms + plan.settings.windows.size
-    return Scene(plan, window.start_ms, end_ms, (ordered, unordered, rates, means), window.no_bet)
+    return Scene(plan, window.start_ms, end_ms, (ordered, unordered, rates, means), window.no_bet, window.normal)
 
 
 def _remember(scene: Scene, watch: Watch, window: Window) -> Watch:
     """The window in the past of every series; where nothing is bet on, it counts as empty."""
     betting = scene.no_bet == Reason.NONE
-    histories = (
-        locate.remember(history, scene.start_ms, series.compact(seen.counts * series.spread(betting)[:, None]))
-        for series, history, seen in zip(scene.plan.families, astuple(watch.histories), scene.seen, strict=True)
-    )
+    histories = []
+    for series, history, seen, law in zip(
+        scene.plan.families, astuple(watch.histories), scene.seen, astuple(scene.laws), strict=True
+    ):
+        counts = series.compact(seen.counts * series.spread(betting)[:, None])
+        seasonal = scene.normal is not None and isinstance(series, Distributions)
+        expected = counts.sum(1, keepdims=True) * law.p if seasonal else None
+        histories.append(locate.remember(history, scene.start_ms, counts, expected))
     return replace(
         watch,
         histories=Histories(*histories),
@@ -157,7 +188,7 @@ def _remember(scene: Scene, watch: Watch, window: Window) -> Watch:
 def _evidence(scene: Scene, watch: Watch) -> tuple[Watch, Each]:
     """The quiet detectors: all series but those of a group whose episode is older than the listing needs."""
     asleep = _mask(scene.plan, [group for group, one in watch.episodes.items() if one.windows >= LISTING_WINDOWS])
-    quiet, verdicts = _updated(scene, _home(scene.plan), watch.quiet, ~asleep)
+    quiet, verdicts = _updated(scene, scene.laws, watch.quiet, ~asleep)
     return replace(watch, quiet=quiet), verdicts
 
 
@@ -165,9 +196,20 @@ def _open_evidence(scene: Scene, watch: Watch) -> tuple[Watch, Each | None]:
     """The open detectors, of the series whose group has an episode; none of them, none."""
     if watch.open_form is None:
         return watch, None
-    form = watch.open_form
-    detectors, verdicts = _updated(scene, form.laws, form.detectors, _mask(scene.plan, watch.episodes))
+    form, awake = watch.open_form, _mask(scene.plan, watch.episodes)
+    detectors, verdicts = _updated(scene, _in_season(scene, form.laws, awake), form.detectors, awake)
     return replace(watch, open_form=OpenForm(form.laws, detectors)), verdicts
+
+
+def _in_season(scene: Scene, laws: Laws, awake: Bools) -> Laws:
+    """The laws of episodes in this window, of the series that are awake."""
+    if scene.normal is None:
+        return laws
+    found: list[Any] = [
+        series.in_season(law, now, np.flatnonzero(series.spread(awake)))
+        for series, law, now in zip(scene.plan.families, astuple(laws), astuple(scene.laws), strict=True)
+    ]
+    return Laws(*found)
 
 
 def _updated(scene: Scene, laws: Laws, detectors: Detectors, awake: Bools) -> tuple[Detectors, Each]:
@@ -280,7 +322,7 @@ def _under_new_laws(scene: Scene, watch: Watch, group: Group, one: Episode) -> W
     ):
         chosen = series.of(segment, plan.members[kind])
         moved = {
-            _place(plan, segment, column).index: since(plan, watch, segment, column, from_ms)
+            _place(plan, segment, column).index: past(plan, watch, segment, column, from_ms)
             for column, from_ms in one.begun.items()
             if plan.columns[column].family == place
         }
@@ -308,8 +350,8 @@ def _back_since(scene: Scene, watch: Watch, group: Group, one: Episode) -> int |
     for column in one.moved:
         place = _place(scene.plan, group[0], column)
         point = _point_from(scene, watch, group, column, one)
-        counts = since(scene.plan, watch, group[0], column, point.at_ms)
-        if not place.series.is_back(place.index, counts, _law_in(scene.plan, watch, place)):
+        came = past(scene.plan, watch, group[0], column, point.at_ms)
+        if not place.series.is_back(place.index, came, _law_in(scene.plan, watch, place)):
             return None
         since_ms = min(since_ms, point.at_ms)
     return since_ms
@@ -345,14 +387,14 @@ def _shaped(plan: Plan, watch: Watch, group: Group, one: Episode) -> Episode:
     segment, column = group[0], one.moved[0]
     place = _place(plan, segment, column)
     series, at_ms = place.series, one.points[column].at_ms
-    counts = since(plan, watch, segment, column, at_ms)
-    score, home, sd = series.score(place.index, counts)
+    came = past(plan, watch, segment, column, at_ms)
+    score, home, sd = series.score(place.index, came)
     if sd <= 0:
         return one
     history, phi = astuple(watch.histories)[place.family], float(series.phi[place.index])
     way = locate.path(history, place.index, score, home, sd=sd, phi=phi, at_ms=at_ms)
     law = _law_in(plan, watch, place)
-    shares, radius = series.shares(law, place.index), series.radius(place.index, counts, law)
+    shares, radius = series.shares(law, place.index), series.radius(place.index, came.counts, law)
     recurs = locate.recurs_among(shares, watch.earlier.get((segment, column), shares[None][:0]), radius)
     return replace(one, shape=locate.change_type(way, before=one.shape, recurs=recurs))
 
