@@ -68,6 +68,7 @@ stream/
 │   ├── telling.py      what metrics learn from records on their way out
 │   ├── status.py       what the worker knows of itself
 │   ├── look.py         where the tasks stand, written down for the metrics
+│   ├── overview.py     what detect's states say, gathered over the tasks
 │   ├── logs.py         one JSON object per line
 │   ├── watchdog.py     ends the process when a call into the client hangs
 │   ├── failpoints.py   planned accidents, for tests
@@ -87,6 +88,8 @@ stream/
 │       ├── shown.py      what all that is told of a closed window shows
 │       ├── readings.py   a reading per signal
 │       ├── power.py      what the budget buys: shares, thresholds, the smallest change found in time
+│       ├── tally.py      verdicts and alarms, counted
+│       ├── overview.py   what metrics say of a task
 │       ├── impact.py     what the change of an open episode means for the model
 │       └── tell.py       alerts and notices
 ├── alerts/        5  what people are told     verdicts → alerts

@@ -292,6 +292,15 @@ JOIN: Final[dict[str, Any]] = {
 }
 
 
+class Nothing(Struct, frozen=True):
+    """What counting says of a task for the metrics."""
+
+    versions: dict[tuple[str, str], Any] = {}
+    verdicts: dict[tuple[str, str], int] = {}
+    alarms: int = 0
+    share: float = 0.0
+
+
 def stages(config_id: str = "counting", padding: bytes = b"") -> Stages:
     """All three stages."""
     return Stages(
@@ -309,6 +318,7 @@ def stages(config_id: str = "counting", padding: bytes = b"") -> Stages:
         detect_encode=lambda state: codec.encode(state, "counting"),
         detect_decode=detect_decode,
         detect_digest=lambda state: f"{state.hash:016x}",
+        detect_overview=lambda _references, _state, _before, _signals: Nothing(),
     )
 
 

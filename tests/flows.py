@@ -162,6 +162,9 @@ def stages(of_ingest: ingest.Settings | None = None, of_detect: detect.Settings 
         detect_encode=detect.encode,
         detect_decode=detect.decode,
         detect_digest=detect.digest,
+        detect_overview=lambda references, state, before, signals: detect.overview(
+            other, references, state, before, signals
+        ),
     )
 
 

@@ -38,6 +38,7 @@ def bound(loaded: Loaded) -> Stages:
         detect_encode=detect.encode,
         detect_decode=detect.decode,
         detect_digest=detect.digest,
+        detect_overview=partial(detect.overview, of_detect),
     )
 
 

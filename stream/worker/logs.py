@@ -17,6 +17,7 @@ LOUD: Final = {
     "topic_fault": "error",
     "waiting_for_broker": "warning",
     "aborted": "warning",
+    "budget_exceeded": "warning",
     "lost": "warning",
     "snapshot_refused": "warning",
     "reset_accepted": "warning",

@@ -37,6 +37,7 @@ from stream.worker.ends import (
 )
 from stream.worker.failpoints import Failpoints
 from stream.worker.look import look
+from stream.worker.overview import Overviews
 from stream.worker.restore import Restorer
 from stream.worker.settings import Settings
 from stream.worker.stages import Stages, stage_table
@@ -124,6 +125,7 @@ class Loop:
             strict=self.options.strict,
             say=say,
         )
+        self._overviews = Overviews(stages, settings.metrics.models, settings.metrics.signal_series, say)
         self._ticker = Ticker(ends, stages, settings, self.failpoints)
         self._fetching: deque[Task] = deque()
         self._heard: list[Batch] = []
@@ -574,6 +576,7 @@ class Loop:
             return
         self._looked_seconds = now_seconds
         look(self.status, self.tasks.values(), self.ends, self.stages)
+        self._overviews.look(self.status, self.references, self.tasks.values())
         if now_seconds - self._compared_seconds >= TOPIC_ID_SECONDS:
             self._compared_seconds = now_seconds
             self._compare_topics()

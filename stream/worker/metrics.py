@@ -49,6 +49,11 @@ def _since_ms(values: Mapping[tuple[str, int], int]) -> Series:
     return [(labels, (now_ms - value) / 1_000) for labels, value in _by_partition(values)]
 
 
+def _ages(values: Mapping[tuple[str, str], int]) -> Series:
+    now_ms = time.time_ns() // 1_000_000
+    return [(names, (now_ms - value) / 1_000) for names, value in dict(values).items()]
+
+
 def _snapshot_age(status: Status) -> Series:
     oldest_seconds = min(dict(status.snapshot_seconds).values(), default=None)
     return [] if oldest_seconds is None else [(("detect",), time.monotonic() - oldest_seconds)]
@@ -175,6 +180,57 @@ FAMILIES: Final = (
         "alerts published",
         ("model_id", "kind", "severity", "status"),
         lambda s: list(dict(s.alerts).items()),
+    ),
+    Family(
+        "drift_alerts_firing",
+        "gauge",
+        "alerts that are open",
+        ("model_id", "kind", "severity"),
+        lambda s: list(dict(s.detection.firing).items()),
+    ),
+    Family(
+        "drift_verdicts",
+        "counter",
+        "verdicts on signals, segments and windows",
+        ("detector", "level"),
+        lambda s: _by_keys(s.detection.verdicts),
+    ),
+    Family(
+        "drift_evidence_ratio",
+        "gauge",
+        "logarithm of the evidence over that of its threshold, of the segment with most: 1 is an alarm",
+        ("model_id", "kind"),
+        lambda s: _by_keys(s.detection.evidence),
+    ),
+    Family(
+        "drift_signal_evidence_ratio",
+        "gauge",
+        "the same by signal, for the metrics.signal_series signals with most of it",
+        ("model_id", "signal"),
+        lambda s: _by_keys(s.detection.signal_evidence),
+    ),
+    Family(
+        "drift_reference_age_seconds",
+        "gauge",
+        "clock minus the newest event behind the reference in force",
+        ("model_id", "model_version"),
+        lambda s: _ages(s.detection.reference_to_ms),
+    ),
+    Family(
+        "drift_budget_false_alarms",
+        "gauge",
+        "episodes above info that began in the last budget.period of event time, of this worker's tasks: without "
+        "drift the promise is that this is at most budget.false_alarms over the fleet; sum over the workers",
+        (),
+        lambda s: _one(s.detection.budget_alarms),
+    ),
+    Family(
+        "drift_budget_shares",
+        "gauge",
+        "model versions of this worker's tasks over budget.model_versions; sum over the workers, above 1 the promise "
+        "grows with it",
+        (),
+        lambda s: _one(s.detection.budget_shares),
     ),
     Family(
         "drift_windows_closed",

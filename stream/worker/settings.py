@@ -123,6 +123,8 @@ class Metrics(_Section, frozen=True):
     """Section `[metrics]`: how many label values from data are told apart."""
 
     models: int = Field(default=200, ge=0)
+    signal_series: int = Field(default=0, ge=0, le=10_000)
+    """Signals that have a series of their own, those with most evidence; a fleet has many: none."""
 
 
 def flattened(properties: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -58,6 +58,46 @@ class JoinOutputs(Protocol):
         """Halves by model and outcome: matched, expired, duplicate, over_limit, unknown."""
 
 
+class Standing(Protocol):
+    """What detect says of one model version, for the metrics."""
+
+    @property
+    def firing(self) -> Mapping[tuple[str, str], int]:
+        """Open alerts by kind and severity."""
+
+    @property
+    def evidence(self) -> Mapping[str, float]:
+        """By kind: 0 at rest, 1 at an alarm."""
+
+    @property
+    def signals(self) -> Mapping[str, float]:
+        """Likewise by signal: those with most of it."""
+
+    @property
+    def data_to_ms(self) -> int | None:
+        """The newest event behind the reference in force."""
+
+
+class Overview(Protocol):
+    """What detect says of a task, for the metrics."""
+
+    @property
+    def versions(self) -> Mapping[tuple[str, str], Standing]:
+        """By model id and version."""
+
+    @property
+    def verdicts(self) -> Mapping[tuple[str, str], int]:
+        """By detector and level, since the state began."""
+
+    @property
+    def alarms(self) -> int:
+        """Episodes above `info` that began in the last `budget.period` of event time."""
+
+    @property
+    def share(self) -> float:
+        """Model versions over those the budget is cut for."""
+
+
 class Stages(Struct, frozen=True):
     """The lifts, settings bound. Tests put counting fakes in their place.
 
@@ -100,6 +140,8 @@ class Stages(Struct, frozen=True):
     detect_decode: Callable[[bytes], Any]
     """bytes -> state | Malformed"""
     detect_digest: Callable[[Any], str]
+    detect_overview: Callable[[Any, Any, Any, int], Overview]
+    """references, state, the overview of an earlier state of the same task or None, signals per version -> overview"""
 
 
 def sources_of(settings: Settings) -> list[str]:

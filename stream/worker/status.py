@@ -25,6 +25,26 @@ class Durations:
         self.sum_seconds += seconds
 
 
+class Detection:
+    """What the states of detect say."""
+
+    def __init__(self) -> None:
+        self.verdicts: Counter[tuple[str, str]] = Counter()
+        """(detector, level)"""
+        self.firing: dict[tuple[str, ...], int] = {}
+        """(model, kind, severity)"""
+        self.evidence: dict[tuple[str, str], float] = {}
+        """(model, kind): 0 at rest, 1 at an alarm."""
+        self.signal_evidence: dict[tuple[str, str], float] = {}
+        """(model, signal)"""
+        self.reference_to_ms: dict[tuple[str, str], int] = {}
+        """The newest event behind the reference of (model, version)."""
+        self.budget_alarms = 0
+        """Episodes above `info` that began in the last period of the budget."""
+        self.budget_shares = 0.0
+        """Model versions over those the budget is cut for."""
+
+
 class Status:
     """Counters since the start of the process, and where things stand now."""
 
@@ -46,6 +66,7 @@ class Status:
         """(model, kind, severity, status)"""
         self.models: set[str] = set()
         """Told apart in labels."""
+        self.detection = Detection()
         self.windows_closed: Counter[str] = Counter()
         """By model."""
         self.rebalances = 0

@@ -26,7 +26,7 @@ def count(status: Status, outputs: Iterable[Outgoing], models_max: int, now_ms: 
             headers = dict(output.headers)
             status.dead_letters[_text(headers, "drift.error.topic"), _text(headers, "drift.error.code")] += 1
     for name, end_ms in windows:
-        status.windows_closed[_capped(status, _decoded(name)[0], models_max)] += 1
+        status.windows_closed[capped(status, _decoded(name)[0], models_max)] += 1
         if end_ms is not None:
             status.close_delay_seconds.add(max(0, now_ms - end_ms) / 1_000)
 
@@ -34,7 +34,7 @@ def count(status: Status, outputs: Iterable[Outgoing], models_max: int, now_ms: 
 def count_pairs(status: Status, counts: Mapping[tuple[str, str], int], models_max: int) -> None:
     """Add what join says of halves to the counters, by model and outcome."""
     for (model_id, outcome), halves in counts.items():
-        status.pairs[_capped(status, model_id, models_max), outcome] += halves
+        status.pairs[capped(status, model_id, models_max), outcome] += halves
 
 
 def alerts(outputs: Iterable[Outgoing]) -> list[dict[str, str]]:
@@ -58,7 +58,7 @@ def _named(output: Outgoing) -> dict[str, str]:
 def _count_alert(status: Status, output: Outgoing, models_max: int) -> None:
     headers = dict(output.headers)
     model_id, _, kind = _text(headers, "ce_subject").partition("/")
-    model = _capped(status, unquote(model_id), models_max)
+    model = capped(status, unquote(model_id), models_max)
     status.alerts[model, kind.rpartition("/")[2], _text(headers, "ce_severitytext").lower(), _event(headers)] += 1
 
 
@@ -66,7 +66,8 @@ def _event(headers: dict[str, bytes]) -> str:
     return _text(headers, "ce_type").removeprefix("io.driftstream.alert.").partition(".")[0]
 
 
-def _capped(status: Status, model_id: str, models_max: int) -> str:
+def capped(status: Status, model_id: str, models_max: int) -> str:
+    """The model as labels name it: itself, or "other" above `models_max` models."""
     if model_id not in status.models:
         if len(status.models) >= models_max:
             return OTHER

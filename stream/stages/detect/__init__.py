@@ -15,7 +15,9 @@ from msgspec.structs import replace
 
 from stream.profiles import summaries, windows
 from stream.profiles.reference import References
+from stream.stages.detect import tally
 from stream.stages.detect.close import Closing, Name, close
+from stream.stages.detect.overview import Overview, overview
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import STATE_VERSION, Open, State, Version
 from stream.wire import codec
@@ -23,7 +25,19 @@ from stream.wire.codec import Malformed
 from stream.wire.internal import PARTIAL, SAMPLE, WATERMARKS, Partial, Sample, Watermarks
 from stream.wire.record import Outgoing, Record
 
-__all__ = ["STATE_VERSION", "Settings", "State", "decode", "digest", "encode", "start", "step", "waits_for"]
+__all__ = [
+    "STATE_VERSION",
+    "Overview",
+    "Settings",
+    "State",
+    "decode",
+    "digest",
+    "encode",
+    "overview",
+    "start",
+    "step",
+    "waits_for",
+]
 
 T = TypeVar("T", bound=Struct)
 
@@ -134,11 +148,14 @@ def _closed_windows(settings: Settings, references: References, state: State) ->
     """All windows that every source has passed, closed in order, up to the bound of one record that others follow."""
     watermark_ms = windows.reached(state.marks, settings.topics, settings.windows)
     outgoing: list[Outgoing] = []
+    counted = state.tally
     room: float = inf if windows.have_ended(state.marks, settings.topics) else CLOSED_PER_RECORD
     while watermark_ms is not None and room > 0 and (due := _due(settings, state, watermark_ms)):
         for name in due:
-            closing = Closing(settings, references, name, state.versions[name].next_ms)
-            version, records = close(closing, state.versions[name])
+            before = state.versions[name]
+            closing = Closing(settings, references, name, before.next_ms)
+            version, records = close(closing, before)
+            counted = tally.after(counted, before, version, closing.end_ms, settings.budget.period)
             outgoing += records
             room -= len(version.segments)
             state.versions[name] = version
@@ -146,7 +163,7 @@ def _closed_windows(settings: Settings, references: References, state: State) ->
                 _forget(state, name, version)
             if room <= 0:
                 break
-    return replace(state, digest=_chained(state.digest, outgoing)), outgoing
+    return replace(state, digest=_chained(state.digest, outgoing), tally=counted), outgoing
 
 
 def _forget(state: State, name: Name, version: Version) -> None:

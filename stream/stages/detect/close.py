@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from stream.profiles import cuts, learning, summaries, trail
 from stream.profiles.reference import References, Tables, in_force_last, reference_key
 from stream.profiles.summaries import Dense
-from stream.stages.detect import inputs, readings, shown, tell
+from stream.stages.detect import inputs, readings, shown, tally, tell
 from stream.stages.detect.plan import plan
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import Open, Version
@@ -100,7 +100,8 @@ def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
         *tell.outlier_notices(window, partial.worst if partial is not None else ()),
         *readings.readings(window, tell.alert_ids(window, rows)),
     ]
-    return replace(version, watch=tell.settled(window, version, after, rows), alerts=rows), records
+    settled = tell.settled(window, version, after, rows)
+    return replace(version, watch=settled, alerts=rows, said=tally.verdicts(own, judged)), records
 
 
 def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[Span]) -> Told:

@@ -156,9 +156,21 @@ class Version(Struct, frozen=True):
     open: dict[int, Open] = field(default_factory=dict)
     """By window start."""
 
+    said: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Verdicts of the newest closed window, by detector and level."""
+
     def silent_for(self, duration_ms: int) -> bool:
         """Whether no event has come for so long, in event time."""
         return self.next_ms - self.seen_ms >= duration_ms
+
+
+class Tally(Struct, frozen=True):
+    """What was said so far, counted for the metrics; part of the state, so that a restart counts nothing twice."""
+
+    verdicts: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By detector and level."""
+    alarms: dict[int, int] = field(default_factory=dict)
+    """Episodes above `info` that began, by the end of the window in which they did; of the last `budget.period`."""
 
 
 class State(Struct, frozen=True):
@@ -170,3 +182,4 @@ class State(Struct, frozen=True):
     """Chained over the bytes of all that was published (`reliability.md` 4)."""
     refused: int = 0
     """Partial profiles of closed windows."""
+    tally: Tally = field(default_factory=Tally)

@@ -154,6 +154,14 @@ def law_since(plan: Plan, watch: Watch, segment: int, column: int, from_ms: int)
     return series.expected(place.index, past(plan, watch, segment, column, from_ms))
 
 
+def ln_evidence(plan: Plan, watch: Watch) -> Floats:
+    """[G, C] ln M of all members; of an open episode that of its open detectors."""
+    quiet = _ln_evidence(plan, watch.quiet)
+    if watch.open_form is None:
+        return quiet
+    return np.where(_mask(plan, watch.episodes), _ln_evidence(plan, watch.open_form.detectors), quiet)
+
+
 def at_rest(plan: Plan) -> Detectors:
     """All e-detectors without evidence, around the laws of the reference."""
     return _at_rest(plan, _home(plan))
