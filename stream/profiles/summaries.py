@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from stream.signals.extract import Layout, Rows
+from stream.signals.outcomes import SCORE_CELLS
 from stream.signals.outliers import OUTLYING, Judged, rank
 from stream.wire.codec import hash64
 from stream.wire.internal import OutlyingRow, Partial, Sample, SampledRow, Span, UnknownFeature
@@ -78,6 +79,7 @@ class _Sums(Struct, frozen=True):
     outlying_rows: Ints
     counts: Ints
     moments: Ints
+    scores: Ints
 
 
 def fold(  # noqa: PLR0913 - a profile is made of everything known about its rows
@@ -90,17 +92,20 @@ def fold(  # noqa: PLR0913 - a profile is made of everything known about its row
     *,
     worst: Mapping[int, list[OutlyingRow]] | None = None,
     unknown: Mapping[int, list[UnknownFeature]] | None = None,
+    scores: Ints | None = None,
 ) -> list[Partial]:
     """The partial profiles of n rows, one per window, by rising window start.
 
-    `windows_ms` [n] and `offsets` [n] belong to the rows; `worst` and `unknown` are by window start. Each row counts
-    once in `all` and once per declared segment key. About 0.3 us per row of 24 signals in groups of thousands.
+    `windows_ms` [n] and `offsets` [n] belong to the rows, as do `scores` [n], cells of scores, -1 where there is none;
+    `worst` and `unknown` are by window start. Each row counts once in `all` and once per declared segment key. About
+    0.3 us per row of 24 signals in groups of thousands.
     """
     folded: dict[int, Partial] = {}
     for part in _parts(layout, windows_ms):
         some = Rows(rows.cells[:, part], rows.values[:, part], rows.segments[:, part], rows.invalid[part])
         some_judged = Judged(judged.signals[:, part], judged.rows[part])
-        for partial in _fold_part(layout, group, some, some_judged, windows_ms[part], offsets[part]):
+        some_scores = None if scores is None else scores[part]
+        for partial in _fold_part(layout, group, some, some_judged, windows_ms[part], offsets[part], some_scores):
             before = folded.get(partial.window_start_ms)
             folded[partial.window_start_ms] = partial if before is None else merge([before, partial])
     return [
@@ -165,6 +170,7 @@ def merge(partials: Sequence[Partial], worst_max: int | None = None) -> Partial:
         first,
         segments=segments,
         **{name: getattr(sums, name) for name in sums.__struct_fields__},
+        scores=_added_scores(partials, segments),
         first_column=start,
         spans=joined(span for partial in partials for span in partial.spans),
         worst=sorted((row for partial in partials for row in partial.worst), key=rank)[:worst_max],
@@ -179,6 +185,14 @@ def dense(partial: Partial, segments: int, columns: int, numeric: int) -> Dense:
     return full
 
 
+def dense_scores(partial: Partial, segments: int) -> Ints:
+    """[G, score cells] of the whole profile of a window: what is absent is zero."""
+    full = np.zeros((segments, SCORE_CELLS), dtype=np.int64)
+    if partial.scores.size:
+        full[partial.segments] = partial.scores
+    return full
+
+
 def split(partial: Partial, bytes_max: int = RECORD_BYTES_MAX) -> list[Partial]:
     """Pieces of about `bytes_max` bytes at most that merge to the partial again, cut by its content alone.
 
@@ -186,7 +200,8 @@ def split(partial: Partial, bytes_max: int = RECORD_BYTES_MAX) -> list[Partial]:
     names travel in the first piece, spans in all.
     """
     item, fixed = _item_bytes(partial.counts), 1024 + 64 * len(partial.spans)
-    segment_bytes = 64 + item * partial.counts.shape[1] + _item_bytes(partial.moments) * partial.moments[:1].size
+    segment_bytes = 64 + item * partial.counts.shape[1]
+    segment_bytes += sum(_item_bytes(values) * values[:1].size for values in (partial.moments, partial.scores))
     at_once = max(1, (bytes_max - fixed) // segment_bytes)
     columns = max(1, partial.counts.shape[1])
     step = columns if segment_bytes + fixed <= bytes_max else max(1, (bytes_max // 2) // item)
@@ -295,15 +310,15 @@ def _parts(layout: Layout, windows_ms: Ints) -> list[slice]:
 
 
 def _fold_part(  # noqa: PLR0913 - as fold
-    layout: Layout, group: Group, rows: Rows, judged: Judged, windows_ms: Ints, offsets: Ints
+    layout: Layout, group: Group, rows: Rows, judged: Judged, windows_ms: Ints, offsets: Ints, scores: Ints | None
 ) -> list[Partial]:
     starts, ranks = _ranked(windows_ms)
     outlying = judged.rows >= OUTLYING
-    by_key = [_sums(layout, rows, outlying, ranks * len(layout.segments) + one) for one in rows.segments]
+    by_key = [_sums(layout, rows, outlying, ranks * len(layout.segments) + one, scores) for one in rows.segments]
     if by_key:
         whole = _total(by_key[0], len(layout.segments))
     else:
-        whole = _sums(layout, rows, outlying, ranks * len(layout.segments))
+        whole = _sums(layout, rows, outlying, ranks * len(layout.segments), scores)
     first, last = np.full(len(starts), offsets[-1]), np.full(len(starts), offsets[0])
     np.minimum.at(first, ranks, offsets)
     np.maximum.at(last, ranks, offsets)
@@ -329,7 +344,7 @@ def _ranked(windows_ms: Ints) -> tuple[Ints, Ints]:
     return starts, ranks
 
 
-def _sums(layout: Layout, rows: Rows, outlying: Mask, places: Ints) -> _Sums:
+def _sums(layout: Layout, rows: Rows, outlying: Mask, places: Ints, scores: Ints | None) -> _Sums:
     """Sums by place (window rank * G + segment) of each row."""
     seen = np.bincount(places)
     present = np.flatnonzero(seen)
@@ -347,7 +362,17 @@ def _sums(layout: Layout, rows: Rows, outlying: Mask, places: Ints) -> _Sums:
         outlying_rows=np.bincount(ranks[outlying], minlength=g),
         counts=counts.reshape(g, columns),
         moments=_moments(layout, rows.values.take(order, axis=1), np.cumsum(n_rows) - n_rows),
+        scores=_scores(scores, ranks, g),
     )
+
+
+def _scores(cells: Ints | None, ranks: Ints, g: int) -> Ints:
+    """[g, score cells] rows by cell; no columns without any."""
+    if cells is None:
+        return np.zeros((g, 0), dtype=np.int64)
+    some = np.flatnonzero(cells >= 0)
+    places = ranks.take(some) * SCORE_CELLS + cells.take(some)
+    return np.bincount(places, minlength=g * SCORE_CELLS).reshape(g, SCORE_CELLS)
 
 
 def _moments(layout: Layout, values: Floats, starts: Ints) -> Ints:
@@ -377,6 +402,7 @@ def _total(sums: _Sums, segments: int) -> _Sums:
         outlying_rows=added(sums.outlying_rows),
         counts=added(sums.counts),
         moments=added(sums.moments),
+        scores=added(sums.scores),
     )
 
 
@@ -394,7 +420,8 @@ def _zeros(segments: Ints) -> dict[str, Ints]:
     """The arrays of a partial without rows."""
     g = len(segments)
     none = {name: np.zeros(g, dtype=np.int64) for name in ("rows", "late", "invalid_rows", "outlying_rows")}
-    nothing = {"counts": np.zeros((g, 0), dtype=np.int64), "moments": np.zeros((g, 0, MOMENTS), dtype=np.int64)}
+    nothing = {name: np.zeros((g, 0), dtype=np.int64) for name in ("counts", "scores")}
+    nothing |= {"moments": np.zeros((g, 0, MOMENTS), dtype=np.int64)}
     return {"segments": segments, **none, **nothing}
 
 
@@ -417,6 +444,15 @@ def _add(sums: Dense, partial: Partial, at: Ints, column: int) -> None:
     sums.outlying_rows[at] += partial.outlying_rows
     sums.counts[at, column : column + partial.counts.shape[1]] += partial.counts
     sums.moments[at, : partial.moments.shape[1]] += partial.moments
+
+
+def _added_scores(partials: Sequence[Partial], segments: Ints) -> Ints:
+    """[g, score cells] over the given segments; no columns if no partial has any."""
+    scored = [partial for partial in partials if partial.scores.size]
+    sums = np.zeros((len(segments), SCORE_CELLS if scored else 0), dtype=np.int64)
+    for partial in scored:
+        sums[np.searchsorted(segments, partial.segments)] += partial.scores
+    return sums
 
 
 def _identity(partial: Partial) -> tuple[str, str, str, int]:
@@ -461,7 +497,7 @@ def _piece(partial: Partial, rows: slice, first: int, end: int) -> Partial:
     if first:
         own: dict[str, Any] = _zeros(partial.segments[rows])
     else:
-        names = ("segments", "rows", "late", "invalid_rows", "outlying_rows", "moments")
+        names = ("segments", "rows", "late", "invalid_rows", "outlying_rows", "moments", "scores")
         own = {name: getattr(partial, name)[rows] for name in names}
     own |= {"counts": counts, "first_column": partial.first_column + first, "worst": [], "unknown": []}
     return replace(partial, **own)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from stream.signals import extract
 from stream.signals.extract import Layout
-from stream.signals.outcomes import ModelSettings, positive_labels
+from stream.signals.outcomes import ModelSettings, positive_labels, score_cells
 from stream.wire import lenient
 from stream.wire.codec import hash64, hashes
 from stream.wire.feedback import Labels
@@ -60,6 +60,18 @@ class Source(Struct, frozen=True):
     partition: int
 
 
+class Answers(Struct, frozen=True):
+    """What n predictions of one model say."""
+
+    classes: list[str]
+    label: Ints
+    """[n] class, or -1"""
+    scores: Floats
+    """[n] probability, or NaN"""
+    score_of: Ints
+    """[n] `ScoreOf`"""
+
+
 class Times(Struct, frozen=True):
     """Where n events stand in their partition, and when."""
 
@@ -79,13 +91,23 @@ def keys(model_id: str, prediction_ids: Iterable[str]) -> Ints:
     return hashes(b"[" + dumps(model_id) + b",", [dumps(own) + b"]" for own in prediction_ids]).view(np.int64)
 
 
+def answers_of(events: Events, settings: ModelSettings) -> Answers:
+    """What n events of one model answer."""
+    return Answers(*_classes(events.label), *_scores(events, settings))
+
+
+def cells_of(answers: Answers, settings: ModelSettings) -> Ints:
+    """[n] `outcomes.score_cells` of the answers."""
+    known, positive = answers.label >= 0, positive_labels(settings)
+    is_positive = np.array([*(name in positive for name in answers.classes), False])[answers.label]
+    return score_cells(answers.scores, answers.score_of, known, is_positive)
+
+
 def of_predictions(  # noqa: PLR0913 - a half is made of everything known about it
-    source: Source, version: str, events: Events, times: Times, layout: Layout | None, settings: ModelSettings
+    source: Source, version: str, events: Events, answers: Answers, times: Times, layout: Layout | None
 ) -> Halves:
     """n predictions of one model version; `layout` is that of the reference in force, which knows their segments."""
     n = len(events)
-    classes, label = _classes(events.label)
-    scores, score_of = scores_of(events, settings)
     segments, segment = _segments(layout, events)
     return Halves(
         model_id=source.model_id,
@@ -98,10 +120,10 @@ def of_predictions(  # noqa: PLR0913 - a half is made of everything known about 
         own_times_ms=times.own_times_ms,
         versions=[version],
         version=np.zeros(n, dtype=np.int64),
-        classes=classes,
-        label=label,
-        scores=scores,
-        score_of=score_of,
+        classes=answers.classes,
+        label=answers.label,
+        scores=answers.scores,
+        score_of=answers.score_of,
         values=events.value,
         segments=segments,
         segment=segment,
@@ -246,7 +268,7 @@ def _class_name(label: str) -> str:
     return f"{start}~{hash64(label):016x}"
 
 
-def scores_of(events: Events, settings: ModelSettings) -> tuple[Floats, Ints]:
+def _scores(events: Events, settings: ModelSettings) -> tuple[Floats, Ints]:
     """[n] probabilities and whose they are: the positive label's where it is given, else the predicted label's."""
     scores = events.score
     given = ~np.isnan(scores)

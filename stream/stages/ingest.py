@@ -247,14 +247,15 @@ def _folded(settings: Settings, references: References, place: Partition, state:
             own = _picked(waiting, picks)
             for tables, inside in _by_reference(references, group, own.windows_ms):
                 some = _picked(own, inside)
+                cells = None
                 if settings.feedback:
                     times = halves.Times(some.offsets, some.times_ms, some.events.time_ms)
-                    answered = _answered(settings, tables, group, some.events, times)
-                    blocks.append(halves.sampled(answered, settings.sample))
+                    block, cells = _answered(settings, tables, group, some.events, times)
+                    blocks.append(block)
                 if tables is None:
                     samples += _sampled(settings, group, some)
                 else:
-                    partials += _profiled(settings, tables, group, some)
+                    partials += _profiled(settings, tables, group, some, cells)
     return replace(
         state,
         waiting=(),
@@ -281,13 +282,16 @@ def _id_of(tables: Tables | None) -> str:
     return "" if tables is None else tables.reference.reference_id
 
 
-def _profiled(settings: Settings, tables: Tables, group: Group, some: Waiting) -> list[Partial]:
+def _profiled(
+    settings: Settings, tables: Tables, group: Group, some: Waiting, score_cells: Ints | None
+) -> list[Partial]:
     late = np.flatnonzero(some.late)
     partials = []
     if len(late):
         lost = _picked(some, late)
         segments = extract.segments(tables.layout, lost.events.tags)
         partials += summaries.late(tables.layout, group, segments, lost.windows_ms)
+        score_cells = None if score_cells is None else score_cells[~some.late]
         some = _picked(some, np.flatnonzero(~some.late))
     if not len(some.offsets):
         return partials
@@ -310,6 +314,7 @@ def _profiled(settings: Settings, tables: Tables, group: Group, some: Waiting) -
             tables.layout, columns, rows, judged, some.windows_ms, reader.told_from, settings.outliers, source
         ),
         unknown=_unknown(reader, some, features),
+        scores=score_cells,
     )
 
 
@@ -327,7 +332,8 @@ def _labelled(
     for model_id, picks in feedback.by_model(labels).items():
         own = feedback.pick(labels, picks)
         source = halves.Source(model_id, batch.topic, batch.partition)
-        blocks.append(halves.of_labels(source, own, halves.Times(offsets[picks], times_ms[picks], own.time_ms)))
+        block = halves.of_labels(source, own, halves.Times(offsets[picks], times_ms[picks], own.time_ms))
+        blocks.append(halves.sampled(block, settings.sample))
     repeated, answers = labels.repeated, labels.predictions
     answered_ms = np.maximum(answers.time_ms, lateness.watermarks[repeated])
     for (model_id, version), picks in inbound.by_model(answers).items():
@@ -337,19 +343,20 @@ def _labelled(
             rows = picks[inside]
             some = inbound.pick(answers, rows)
             times = halves.Times(offsets[repeated[rows]], answered_ms[rows], some.time_ms)
-            blocks.append(_answered(settings, tables, group, some, times))
-    return [halves.sampled(block, settings.sample) for block in blocks]
+            blocks.append(_answered(settings, tables, group, some, times)[0])
+    return blocks
 
 
-def _answered(settings: Settings, tables: Tables | None, group: Group, events: Events, times: halves.Times) -> Halves:
-    return halves.of_predictions(
-        halves.Source(group.model_id, group.topic, group.partition),
-        group.model_version,
-        events,
-        times,
-        None if tables is None else tables.layout,
-        settings.models.get(group.model_id, _UNLISTED),
-    )
+def _answered(
+    settings: Settings, tables: Tables | None, group: Group, events: Events, times: halves.Times
+) -> tuple[Halves, Ints]:
+    """The halves of predictions of one model version and reference, and the cell of each one's score."""
+    source = halves.Source(group.model_id, group.topic, group.partition)
+    model = settings.models.get(group.model_id, _UNLISTED)
+    answers = halves.answers_of(events, model)
+    layout = None if tables is None else tables.layout
+    block = halves.of_predictions(source, group.model_version, events, answers, times, layout)
+    return halves.sampled(block, settings.sample), halves.cells_of(answers, model)
 
 
 def _unknown(reader: Reader, some: Waiting, features: Columns) -> dict[int, list[UnknownFeature]]:
@@ -462,4 +469,4 @@ def _halves_records(blocks: Sequence[Halves], partitions: int) -> list[Outgoing]
 def _size(part: Partial | Sample) -> int:
     if isinstance(part, Sample):
         return sum(len(row.row) for row in part.sample)
-    return _CELL_BYTES * (part.counts.size + part.moments.size)
+    return _CELL_BYTES * (part.counts.size + part.moments.size + part.scores.size)

@@ -92,6 +92,9 @@ class Partial(Struct, frozen=True):
     unknown: list[UnknownFeature] = field(default_factory=list)
     first_column: int = 0
     """The column of T that `counts[:, 0]` stands for: a profile too wide for one record travels in several."""
+    scores: Ints = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int64))
+    """[g, score cells] rows by score and predicted label (`signals.outcomes.score_cells`): from it the performance is
+    estimated before labels come. No columns where no labels are read."""
 
 
 class SampledRow(Struct, frozen=True):

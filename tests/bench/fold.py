@@ -1,8 +1,8 @@
-"""Cost of the pure part of ingest behind decoding: bins, outlier scores and partial profiles, per record and core.
+"""Cost of the pure part of ingest behind decoding: bins, outlier scores, partial profiles and halves of pairs.
 
 The row is that of the published figures: 16 numeric and 4 categorical features, score, label, latency, distance, one
-segment key with 8 values. Run: `OMP_NUM_THREADS=1 python tests/bench/fold.py`. Prints microseconds per record, best
-of 20.
+segment key with 8 values. Run: `OMP_NUM_THREADS=1 python tests/bench/fold.py`. Prints microseconds per record and
+core, best of 20.
 """
 
 import sys
@@ -15,8 +15,11 @@ from makings import a_reference
 from scipy.stats import norm
 
 from stream.profiles import summaries
-from stream.signals import extract, outliers
-from stream.wire.internal import Reference, RowReference, SignalReference
+from stream.signals import extract, halves, outliers
+from stream.signals.outcomes import ModelSettings
+from stream.wire import codec
+from stream.wire.inbound import Events
+from stream.wire.internal import HALVES, Reference, RowReference, SignalReference
 
 NUMERIC = 16
 CATEGORICAL = 4
@@ -24,6 +27,7 @@ CATEGORIES = [f"category-{number}" for number in range(12)]
 COUNTRIES = ["AT", "CH", "DE", "ES", "FR", "IT", "NL", "PL"]
 BATCHES = (1, 100, 1_000, 5_000, 50_000)
 SIZE_MS = 60_000
+PARTITIONS = 12
 
 
 def numeric(sample: extract.Floats) -> SignalReference:
@@ -87,6 +91,42 @@ def columns(rng: np.random.Generator, n: int) -> extract.Columns:
     )
 
 
+def events(given: extract.Columns) -> Events:
+    """What the halves of pairs need of the same rows."""
+    n = len(given)
+    return Events(
+        index=given.offsets,
+        time_ms=given.time_ms,
+        prediction_ids=list(given.prediction_ids),
+        model_ids=["bench"] * n,
+        model_versions=["3"] * n,
+        features=[],
+        values=[],
+        label=[str(label) for label in given.label],
+        score=given.score,
+        score_invalid=given.score_invalid,
+        scores=[None] * n,
+        value=given.value,
+        value_invalid=given.value_invalid,
+        latency=given.latency,
+        latency_invalid=given.latency_invalid,
+        tags=[tag or {} for tag in given.tags],
+        malformed=[],
+        tombstones=0,
+        unknown_fields=0,
+    )
+
+
+def pair_blocks(layout: extract.Layout, given: Events) -> list[bytes]:
+    """What is sent to be joined, and the cells of scores on the way."""
+    source, model = halves.Source("bench", "predictions", 0), ModelSettings()
+    answers = halves.answers_of(given, model)
+    halves.cells_of(answers, model)
+    times = halves.Times(given.index, given.time_ms, given.time_ms)
+    block = halves.of_predictions(source, "3", given, answers, times, layout)
+    return [codec.encode(piece, HALVES) for _, piece in halves.routed(halves.merge([block]), PARTITIONS)]
+
+
 def best_us(work: Callable[[], object], n: int) -> float:
     number = max(1, 5_000 // n)
     return min(timeit.repeat(work, number=number, repeat=20)) / number / n * 1e6
@@ -100,7 +140,7 @@ def main() -> None:
     group = summaries.Group(normal.model_id, normal.model_version, "predictions", 0)
     source = outliers.Source("predictions", 0, lambda _: None)
     write = sys.stdout.write
-    write(f"{'rows':>8} {'extract':>8} {'outliers':>8} {'fold':>8} {'total':>8}  us per record\n")
+    write(f"{'rows':>8} {'extract':>8} {'outliers':>8} {'fold':>8} {'halves':>8} {'total':>8}  us per record\n")
     for n in BATCHES:
         given = columns(rng, n)
         windows = given.time_ms - given.time_ms % SIZE_MS
@@ -111,6 +151,7 @@ def main() -> None:
             "extract": best_us(partial(extract.rows, layout, given), n),
             "outliers": best_us(partial(outliers.score, judge, rows), n) + best_us(told, n),
             "fold": best_us(partial(summaries.fold, layout, group, rows, judged, windows, given.offsets), n),
+            "halves": best_us(partial(pair_blocks, layout, events(given)), n),
         }
         write(f"{n:8d} " + " ".join(f"{cost:8.3f}" for cost in [*costs.values(), sum(costs.values())]) + "\n")
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from stream.profiles import summaries
 from stream.signals import extract
 from stream.signals.extract import Rows
+from stream.signals.outcomes import SCORE_CELLS
 from stream.signals.outliers import Judged
 from stream.wire import codec
 from stream.wire.internal import (
@@ -59,6 +60,7 @@ class Folded(Struct):
     offsets: summaries.Ints
     worst: list[list[OutlyingRow]]
     unknown: list[list[UnknownFeature]]
+    scores: summaries.Ints | None
 
     def part(self, picks: summaries.Ints) -> list[Partial]:
         rows, judged, windows = self.rows, self.judged, self.windows_ms[picks]
@@ -76,6 +78,7 @@ class Folded(Struct):
             self.offsets[picks],
             worst=worst,
             unknown=unknown,
+            scores=None if self.scores is None else self.scores[picks],
         )
 
 
@@ -99,6 +102,7 @@ def drawn(seed: int, n: int, windows: int = 3) -> Folded:
         offsets=offsets,
         worst=[[outlier(int(rng.integers(0, 25)), int(one))] if rng.random() < 0.3 else [] for one in offsets],
         unknown=[[unknown(int(pick)) for pick in rng.integers(0, 60, 2)] for _ in range(n)],
+        scores=rng.integers(-1, SCORE_CELLS, n) if seed % 4 else None,
     )
 
 
@@ -188,6 +192,7 @@ def counted(whole: Folded, window_ms: int, segment: int) -> dict[str, Any]:
     """The sums of one segment and window, row by row in whole numbers: slow and obvious."""
     own = whole.layout
     counts, moments = [0] * own.columns, [[0, 0, 0, 0] for _ in own.numeric]
+    scores = [] if whole.scores is None else [0] * SCORE_CELLS
     rows = invalid = outlying = 0
     for row in range(len(whole.offsets)):
         if whole.windows_ms[row] != window_ms or (segment and segment not in whole.rows.segments[:, row]):
@@ -197,6 +202,8 @@ def counted(whole: Folded, window_ms: int, segment: int) -> dict[str, Any]:
         outlying += int(whole.judged.rows[row] >= 6)
         for cell in whole.rows.cells[:, row]:
             counts[cell] += 1
+        if whole.scores is not None and whole.scores[row] >= 0:
+            scores[whole.scores[row]] += 1
         for sums, value, centre, scale in zip(moments, whole.rows.values[:, row], CENTRES, SCALES, strict=True):
             if math.isnan(value):
                 continue
@@ -206,7 +213,14 @@ def counted(whole: Folded, window_ms: int, segment: int) -> dict[str, Any]:
             w = (v + 2**9) >> 10
             for index, term in enumerate((v, w, w * w, int(exact != v))):
                 sums[index] += term
-    return {"rows": rows, "invalid_rows": invalid, "outlying_rows": outlying, "counts": counts, "moments": moments}
+    return {
+        "rows": rows,
+        "invalid_rows": invalid,
+        "outlying_rows": outlying,
+        "counts": counts,
+        "moments": moments,
+        "scores": scores,
+    }
 
 
 @settings(max_examples=40)
@@ -287,6 +301,9 @@ def test_a_dense_profile_has_a_row_for_every_segment(seed: int, n: int) -> None:
         assert not dense.counts[absent].any()
         assert not dense.rows[absent].any()
         assert dense.rows.sum() == partial.rows.sum()
+        scores = summaries.dense_scores(partial, len(whole.layout.segments))
+        assert scores.shape == (len(whole.layout.segments), SCORE_CELLS)
+        assert scores[partial.segments].sum() == scores.sum() == partial.scores.sum()
 
 
 def test_unknown_names_keep_those_of_smallest_hash() -> None:

@@ -43,10 +43,9 @@ def block(
     layout: extract.Layout | None = None,
 ) -> Halves:
     rows = np.arange(len(answers), dtype=np.int64)
-    times = Times(rows, rows + NOW_MS, rows)
-    return halves.of_predictions(
-        SOURCE, "3", events(*answers, tags=tags), times, layout, ModelSettings(positive_label=positive)
-    )
+    times, given = Times(rows, rows + NOW_MS, rows), events(*answers, tags=tags)
+    said = halves.answers_of(given, ModelSettings(positive_label=positive))
+    return halves.of_predictions(SOURCE, "3", given, said, times, layout)
 
 
 def said(one: Halves) -> list[tuple[Any, ...]]:
@@ -99,6 +98,19 @@ def test_a_score_is_that_of_the_positive_label_where_it_is_known_else_of_the_pre
 ) -> None:
     one = block(answer, positive=positive)
     assert said(one)[0][7:9] == (score, whose)
+
+
+def test_cells_of_scores_tell_whose_they_are_and_what_was_predicted() -> None:
+    given: list[dict[str, Any]] = [
+        {"label": "1", "score": 0.5},
+        {"label": "0", "score": 0.5},
+        {"score": 0.5},
+        {"label": "b", "scores": {"a": 0.1, "b": 0.5, "c": 0.4}},
+        {"value": 1.0},
+    ]
+    cells = halves.cells_of(halves.answers_of(events(*given), ModelSettings()), ModelSettings())
+    # One half is the lower edge of the 33rd of 64 bins; blocks: negative, positive, chosen.
+    assert cells.tolist() == [64 + 32, 32, 64 + 32, 128 + 32, -1]
 
 
 def test_what_a_half_does_not_know_is_minus_one_or_nan() -> None:

@@ -27,10 +27,11 @@ from msgspec.structs import replace
 
 from stream.profiles import summaries
 from stream.profiles.reference import References
+from stream.signals.outcomes import SCORE_CELLS, score_cells
 from stream.stages import ingest
 from stream.wire import codec
 from stream.wire.inbound import Limits
-from stream.wire.internal import HALVES, PARTIAL, SAMPLE, Halves, Partial, Reference, Sample
+from stream.wire.internal import HALVES, PARTIAL, SAMPLE, Halves, Partial, Reference, Sample, ScoreOf
 from stream.wire.record import Batch, Outgoing
 
 HERE = ("predictions", 0)
@@ -391,17 +392,37 @@ def test_every_good_prediction_becomes_one_half_late_ones_as_of_the_watermark_th
     assert ingest.pending({HERE: state})[1] > 0
 
 
-def test_without_topics_of_feedback_or_partitions_there_are_no_halves_and_nothing_else_changes(
+def test_without_topics_of_feedback_there_are_no_halves_and_no_scores_and_nothing_else_changes(
     known: References, log: list[bytes | None]
 ) -> None:
     plain, _ = ingest.step(ingest.Settings(), known, ingest.start(None), batch_of(log))
     joining, _ = ingest.step(JOINING, known, ingest.start(None), batch_of(log))
     assert plain.halves == ()
-    without = ingest.flush(ingest.Settings(), known, {HERE: plain}, 3)
-    assert without[1] == ingest.flush(JOINING, known, {HERE: joining}, 0)[1]
-    assert without[1] == [
-        record for record in ingest.flush(JOINING, known, {HERE: joining}, 3)[1] if record.role != "pairs"
+    without = ingest.flush(ingest.Settings(), known, {HERE: plain}, 3)[1]
+    assert {record.role for record in without} == {"profiles"}
+    own = [record for record in ingest.flush(JOINING, known, {HERE: joining}, 3)[1] if record.role == "profiles"]
+    assert own == ingest.flush(JOINING, known, {HERE: joining}, 0)[1]
+    parts = [part for part in opened(own) if isinstance(part, Partial)]
+    assert [codec.encode(replace(part, scores=part.scores[:, :0]), PARTIAL) for part in parts] == [
+        record.value for record in without
     ]
+
+
+def test_scores_are_counted_by_window_and_segment_late_ones_in_none(known: References, reference: Reference) -> None:
+    rows = Stream().rows(2 * PER_WINDOW)
+    late = [moved(row, -10 * MINUTE_MS) for row in Stream(prefix="late").rows(7)]
+    values = [*map(orjson.dumps, rows), *late]
+    parts, *_ = flushed(known, values, JOINING)
+    for index, part in enumerate(parts):
+        assert isinstance(part, Partial)
+        own = [row["prediction"] for row in rows[index * PER_WINDOW : (index + 1) * PER_WINDOW]]
+        scores = np.array([answer["score"] for answer in own])
+        positive = np.array([answer["label"] == "1" for answer in own])
+        known_labels, whose = np.ones(PER_WINDOW, dtype=np.bool_), np.full(PER_WINDOW, ScoreOf.POSITIVE)
+        cells = score_cells(scores, whose, known_labels, positive)
+        assert part.scores[0].tolist() == np.bincount(cells, minlength=SCORE_CELLS).tolist()
+        assert part.scores[1:].sum(axis=0).tolist() == part.scores[0].tolist()
+        assert by_segment(part, reference)["all"] == PER_WINDOW
 
 
 @settings(max_examples=10, deadline=None)
