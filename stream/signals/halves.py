@@ -6,6 +6,7 @@ at will, nothing depends on it.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
@@ -194,8 +195,14 @@ def routed(halves: Halves, partitions: int, bytes_max: int = RECORD_BYTES_MAX) -
     By rising partition, offsets rising in each.
     """
     targets = (halves.keys.view(np.uint64) % np.uint64(partitions)).astype(np.int64)
-    pieces = [(target, _picked(halves, np.flatnonzero(targets == target))) for target in np.unique(targets).tolist()]
-    return [(target, part) for target, piece in pieces for part in _split(piece, bytes_max)]
+    ordered = _picked(halves, np.argsort(targets, kind="stable"))
+    ends = np.cumsum(np.bincount(targets, minlength=partitions)).tolist()
+    return [
+        (target, piece)
+        for target, (start, end) in enumerate(pairwise([0, *ends]))
+        if start < end
+        for piece in _split(_picked(ordered, slice(start, end)), bytes_max)
+    ]
 
 
 def size_of(halves: Halves) -> int:
@@ -208,18 +215,16 @@ def _split(halves: Halves, bytes_max: int) -> list[Halves]:
     n = len(halves.keys)
     if n <= 1 or size_of(halves) <= bytes_max:
         return [halves]
-    rows = np.arange(n, dtype=np.int64)
-    return [part for half in np.array_split(rows, 2) for part in _split(_picked(halves, half), bytes_max)]
+    parts = (slice(0, n // 2), slice(n // 2, n))
+    return [piece for rows in parts for piece in _split(_picked(halves, rows), bytes_max)]
 
 
 def _source(halves: Halves) -> tuple[str, str, int]:
     return halves.model_id, halves.topic, halves.partition
 
 
-def _picked(halves: Halves, rows: Ints) -> Halves:
-    """Some rows, with the names they need alone."""
-    if len(rows) == len(halves.keys):
-        return halves
+def _picked(halves: Halves, rows: Ints | slice) -> Halves:
+    """Some rows, with the names they need alone where there are more names than rows."""
     columns = {name: getattr(halves, name)[rows] for name in _COLUMNS}
     versions, columns["version"] = _used(halves.versions, columns["version"])
     classes, columns["label"] = _used(halves.classes, columns["label"])
@@ -228,10 +233,10 @@ def _picked(halves: Halves, rows: Ints) -> Halves:
 
 
 def _used(names: list[Name], indices: Ints) -> tuple[list[Name], Ints]:
-    """The names that some index stands for, and the indices among them; -1 stays."""
-    used = np.flatnonzero(np.bincount(indices + 1, minlength=len(names) + 1)[1:])
-    if len(used) == len(names):
+    """The names that some index stands for, and the indices among them; -1 stays. All of them if they are few."""
+    if len(names) <= len(indices):
         return names, indices
+    used = np.flatnonzero(np.bincount(indices + 1, minlength=len(names) + 1)[1:])
     places = np.full(len(names) + 1, -1, dtype=np.int64)
     places[used] = np.arange(len(used))
     return [names[place] for place in used.tolist()], places[indices]  # the last place is that of -1
