@@ -18,7 +18,7 @@ from stream.cli.clients import tell
 from stream.cli.options import ConfigFile, FileFormats, Format, Properties, new_app, settings
 from stream.cli.references import ROWS_AT_ONCE
 from stream.config import Config, Invalid
-from stream.wire import inbound
+from stream.wire import feedback, inbound
 from stream.wire.record import Batch
 from stream.worker import files
 from stream.worker.ends import Stopped
@@ -53,6 +53,7 @@ class Tally(Struct):
 
     rows: int = 0
     feedback: int = 0
+    """Of these, with a label."""
     codes: Counter[str] = msgspec.field(default_factory=Counter)
 
 
@@ -70,14 +71,17 @@ def config(
 
 @app.command()
 def records(
-    paths: Annotated[list[str], typer.Argument(metavar="FILE...", help="Predictions; - is standard input.")],
+    paths: Annotated[list[str], typer.Argument(metavar="FILE...", help="Predictions and feedback; - is stdin.")],
     file: ConfigFile = None,
     properties: Properties = None,
     given: FileFormats = Format.AUTO,
     max_errors: Annotated[int, typer.Option("--max-errors", min=0, help="Print at most so many.")] = 100,
     output: Annotated[Form, typer.Option("-o", "--output", help="How to print.")] = Form.TEXT,
 ) -> None:
-    """Check records as ingest would: a line `FILE:LINE code detail` for each bad one, exit code 1 if there is any."""
+    """Check records as ingest would: a line `FILE:LINE code detail` for each bad one, exit code 1 if there is any.
+
+    A record with `actual` is feedback, any other a prediction.
+    """
     loaded = settings(file, properties)
     tally = Tally()
     try:
@@ -87,10 +91,11 @@ def records(
                     typer.echo(msgspec.json.encode(bad) if output is Form.JSON else str(bad))
     except files.UnreadableFileError as error:
         raise typer.BadParameter(str(error)) from None
-    summary = f"{tally.rows} records, {sum(tally.codes.values())} bad"
+    labelled = f" ({tally.feedback} with a label)" if tally.feedback else ""
+    summary = f"{tally.rows} records{labelled}, {sum(tally.codes.values())} bad"
     if tally.codes:
         summary += f" ({', '.join(f'{code} {count}' for code, count in sorted(tally.codes.items()))})"
-    tell(summary + (f"; {tally.feedback} with a label were not checked" if tally.feedback else ""))
+    tell(summary)
     if tally.codes:
         raise typer.Exit(EXIT_CHECK_FAILED)
 
@@ -100,15 +105,20 @@ def check(path: str, given: files.FileFormat, settings_: Config, tally: Tally) -
     numbered = _numbered(path, given)
     now_ms = time.time_ns() // 1_000_000
     while chunk := list(islice(numbered, ROWS_AT_ONCE)):
-        lines = [(number, line) for number, line in chunk if not _is_feedback(line)]
+        labelled = [_is_feedback(line) for _, line in chunk]
         tally.rows += len(chunk)
-        tally.feedback += len(chunk) - len(lines)
-        n = len(lines)
-        values: list[bytes | None] = [line for _, line in lines]
-        batch = Batch(path, 0, list(range(n)), [now_ms] * n, [None] * n, values, [None] * n)
-        for place, fault in inbound.decode(batch, settings_.limits, settings_.windows.max_future).malformed:
-            tally.codes[fault.code] += 1
-            yield Bad(path, lines[place][0], fault.code, fault.detail)
+        tally.feedback += sum(labelled)
+        bad = []
+        for kind, wanted in ((inbound, False), (feedback, True)):
+            own = [row for row, is_label in zip(chunk, labelled, strict=True) if is_label is wanted]
+            values: list[bytes | None] = [line for _, line in own]
+            n = len(own)
+            batch = Batch(path, 0, list(range(n)), [now_ms] * n, [None] * n, values, [None] * n)
+            malformed = kind.decode(batch, settings_.limits, settings_.windows.max_future).malformed
+            bad += [Bad(path, own[place][0], fault.code, fault.detail) for place, fault in malformed]
+        for one in sorted(bad, key=lambda one: one.line):
+            tally.codes[one.code] += 1
+            yield one
 
 
 def _numbered(path: str, given: files.FileFormat) -> Iterator[tuple[int, bytes]]:

@@ -82,11 +82,19 @@ def test_errors_are_counted_beyond_those_that_are_printed(drift: Drift) -> None:
     assert result.stderr == "drift: 5 records, 5 bad (field_missing 5)\n"
 
 
-def test_labels_are_not_checked_and_that_is_said(drift: Drift) -> None:
-    Path("labels.jsonl").write_text('{"prediction_id": "p", "model_id": "m", "actual": {"label": "x"}}\n')
-    result = drift("validate", "records", "labels.jsonl")
-    assert result.exit_code == 0
-    assert result.stderr == "drift: 1 records, 0 bad; 1 with a label were not checked\n"
+def test_labels_are_checked_too(drift: Drift) -> None:
+    prediction = '{"prediction_id": "p", "model_id": "m", "features": {}}'
+    label = '{"prediction_id": "p", "model_id": "m", "actual": {"label": "x"}}'
+    useless = label.replace('"x"', "[1]")
+    Path("both.jsonl").write_text("\n".join([label, "{}", useless, prediction, label, useless.replace('"p"', "1")]))
+    result = drift("validate", "records", "both.jsonl")
+    assert result.exit_code == 1
+    assert [line.split(" $")[0] for line in result.stdout.splitlines()] == [
+        "both.jsonl:2 field_missing",
+        "both.jsonl:3 field_type",
+        "both.jsonl:6 field_type",
+    ]
+    assert result.stderr == "drift: 6 records (4 with a label), 3 bad (field_missing 1, field_type 2)\n"
 
 
 @pytest.mark.parametrize("command", [["validate", "records"], ["replay"], ["reference", "build"]])
