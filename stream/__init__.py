@@ -75,6 +75,17 @@ stream/
 │   └── settings.py     sections of the configuration that concern the engine room
 ├── stages/           the product        pure functions step(state, batch) → (state, outputs)
 │   ├── ingest.py       records → partial profiles, samples, dead letters; then forgets
+│   ├── join/           halves of pairs → predictions and labels, met → outcomes
+│   │   ├── settings.py   what the stage is told once, at start
+│   │   ├── state.py      all it remembers, none of which is saved
+│   │   ├── rows.py       halves of pairs as columns
+│   │   ├── inbox.py      rows whose window is not over yet
+│   │   ├── store.py      rows packed into few bytes, found by key
+│   │   ├── advance.py    time goes on: rows meet, and end
+│   │   ├── meet.py       who meets whom
+│   │   ├── compare.py    champion against challenger
+│   │   ├── places.py     where a replay must begin
+│   │   └── told.py       what was found out, on its way to records
 │   └── detect/         partial profiles → windows → verdicts → alerts and readings
 │       ├── settings.py   what the stage is told once, at start
 │       ├── state.py      all it remembers: what is encoded here is the snapshot

@@ -1,0 +1,226 @@
+"""Time goes on: rows whose window is over meet those that are held, and those whose horizon is over are told.
+
+Rows are processed in event time, many windows at once where nothing can happen at their ends. Decisions concern rows
+within one horizon only (`meet`), so it does not matter how time is cut; only the sample is halved at ends of windows.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from stream.stages.join import compare, inbox, meet, places, rows, store, told
+from stream.stages.join.meet import Scene
+from stream.stages.join.rows import Rows
+from stream.stages.join.settings import Settings
+from stream.stages.join.state import Held, State
+from stream.stages.join.store import Run
+from stream.stages.join.told import Told
+from stream.wire.internal import Bools
+
+ROWS_AT_ONCE: Final = 1 << 18
+"""Rows processed at once: a good hundred bytes each while they are looked at."""
+_BEFORE_ALL_TIME: Final = -(2**62)
+
+
+def advance(settings: Settings, state: State, until_ms: int) -> tuple[State, Told]:
+    """All windows up to one end."""
+    parts = []
+    state = replace(state, inbox=inbox.sorted_(state.inbox))
+    while state.reached_ms is None or state.reached_ms < until_ms:
+        state, part = _passed(settings, state, _next(settings, state, until_ms))
+        parts.append(part)
+        if state.reached_ms is not None and state.reached_ms % settings.windows.size == 0:
+            state, dropped = _bounded(settings, state)
+            parts.append(dropped)
+    return state, told.joined(parts)
+
+
+def halved(settings: Settings, state: State) -> tuple[State, Told]:
+    """Half of the sample: rows of the other half are dropped, both halves of a pair alike."""
+    limit = threshold(settings, state.halvings + 1)
+    box, over = inbox.below(state.inbox, limit)
+    held, rest = _below(settings, state, limit)
+    dropped = [told.counted(some, "over_limit") for some in (over, *rest)]
+    state = replace(
+        state, inbox=box, total=(state.total - rows.total(over)) % 2**64, held=held, halvings=state.halvings + 1
+    )
+    return state, told.joined(dropped)
+
+
+def threshold(settings: Settings, halvings: int) -> int:
+    """Keys below it, read without sign, are joined."""
+    return int(settings.feedback.sample * 2.0**64) >> halvings
+
+
+def _bounded(settings: Settings, state: State) -> tuple[State, Told]:
+    parts = []
+    while state.held.undecided > settings.feedback.max_pending:
+        state, part = halved(settings, state)
+        parts.append(part)
+    return state, told.joined(parts)
+
+
+def _next(settings: Settings, state: State, until_ms: int) -> int:
+    """How far to go at once: to an end of a window if the sample may be halved there, and not with too many rows."""
+    first_ms = inbox.first_ms(state.inbox)
+    if first_ms is None or first_ms >= until_ms:
+        return until_ms
+    size_ms = settings.windows.size
+    if state.held.undecided + inbox.due(state.inbox, until_ms) > settings.feedback.max_pending:
+        until_ms = first_ms - first_ms % size_ms + size_ms
+    while until_ms - first_ms > 1 and inbox.due(state.inbox, until_ms) > ROWS_AT_ONCE:
+        until_ms = first_ms + (until_ms - first_ms) // 2
+    return until_ms
+
+
+def _passed(settings: Settings, state: State, until_ms: int) -> tuple[State, Told]:
+    """All rows before a time processed, and those told whose horizon it ends."""
+    box, due = inbox.taken(state.inbox, until_ms)
+    from_ms = _BEFORE_ALL_TIME if state.reached_ms is None else state.reached_ms
+    state = replace(state, inbox=box, total=(state.total - rows.total(due)) % 2**64, reached_ms=until_ms)
+    parts = []
+    if len(due):
+        state, part = _arrived(settings, state, due, from_ms)
+        parts.append(part)
+    state, part = _ended(settings, state, from_ms)
+    return state, told.joined([*parts, part])
+
+
+def _arrived(settings: Settings, state: State, due: Rows, from_ms: int) -> tuple[State, Told]:
+    """New rows meet the others of their keys, and are held."""
+    horizon_ms, size_ms = settings.feedback.horizon, settings.windows.size
+    of, new = _set_up(state.held, due, from_ms, horizon_ms)
+    predictions, labels = of.predictions, of.labels
+    before = meet.repeated_predictions(of)
+    usable = np.where(new.predictions, before < 0, predictions.settled == 0)
+    first = meet.first_labels(of, np.where(new.predictions, horizon_ms, predictions.early_ms))
+    apart_ms = predictions.times_ms - labels.times_ms[first] if len(labels) else np.zeros_like(first)
+    # The label that a held prediction met when it came may be gone; then what was found is not its first.
+    gone = ~new.predictions & (predictions.early_ms > 0) & (apart_ms != predictions.early_ms)
+    first = np.where(usable & ~gone, first, -1)
+    early_ms = np.where(first >= 0, np.maximum(apart_ms, 0), 0)
+
+    met = first >= 0
+    met[met] = (new.predictions | new.labels[first])[met] if len(labels) else False
+    pairs = rows.picked(predictions, met), rows.picked(labels, first[met])
+    label_before = meet.repeated_labels(of)
+    known = meet.first_predictions(of, horizon_ms, 0)
+
+    parts = [
+        told.met(*pairs, size_ms),
+        Told(compared=compare.compared(of, first, usable, from_ms, settings)),
+        told.counted(rows.picked(predictions, new.predictions & ~usable), "duplicate"),
+        told.counted(rows.picked(labels, new.labels & (label_before >= 0)), "duplicate"),
+    ]
+    came = new.predictions & (early_ms > 0)
+    spots = state.places
+    for some, which, others, found in (
+        (predictions, new.predictions & (before >= 0), predictions, before),
+        (predictions, came, labels, first),
+        (labels, new.labels & (label_before >= 0), labels, label_before),
+        (labels, new.labels & (known >= 0), predictions, known),
+    ):
+        spots = places.leans(spots, some.times_ms[which], others.times_ms[found[which]])
+    own = rows.held(predictions, early_ms, ~usable), rows.held(labels, 0 * known, (label_before >= 0) | (known >= 0))
+    held = _with(state.held, rows.picked(own[0], new.predictions), rows.picked(own[1], new.labels))
+    return replace(state, held=held, places=spots), told.joined(parts)
+
+
+class _New(Struct, frozen=True, eq=False):
+    """Which rows of a scene have just come."""
+
+    predictions: Bools
+    labels: Bools
+
+
+def _set_up(held: Held, due: Rows, from_ms: int, horizon_ms: int) -> tuple[Scene, _New]:
+    keys, is_label = np.unique(due.keys), due.kind == rows.LABEL
+    old = [store.find(runs, keys, from_ms - horizon_ms) for runs in (held.predictions, held.labels)]
+    of = meet.scene(
+        horizon_ms,
+        rows.gathered([old[0], rows.picked(due, ~is_label)]),
+        rows.gathered([old[1], rows.picked(due, is_label)]),
+    )
+    new = [np.arange(len(some)) >= len(before) for some, before in zip((of.predictions, of.labels), old, strict=True)]
+    return of, _New(*new)
+
+
+def _with(held: Held, predictions: Rows, labels: Rows) -> Held:
+    runs = [
+        store.added(before, store.pack([some], "keys"), _merged) if len(some) else before
+        for before, some in ((held.predictions, predictions), (held.labels, labels))
+    ]
+    return Held(
+        predictions=runs[0],
+        labels=runs[1],
+        undecided=held.undecided + len(predictions) + len(labels),
+        total=(held.total + rows.total(predictions) + rows.total(labels)) % 2**64,
+    )
+
+
+def _merged(runs: Sequence[Run]) -> Run:
+    return store.pack(runs, "keys")
+
+
+def _ended(settings: Settings, state: State, from_ms: int) -> tuple[State, Told]:
+    """Rows whose horizon has ended are told and forgotten."""
+    horizon_ms, held, parts = settings.feedback.horizon, state.held, []
+    reached_ms = from_ms if state.reached_ms is None else state.reached_ms
+    span = from_ms - horizon_ms, reached_ms - horizon_ms
+    undecided, total = held.undecided, held.total
+    for some in store.between(held.predictions, *span, ROWS_AT_ONCE):
+        parts.append(_predictions_ended(settings, held, some))
+        undecided, total = undecided - len(some), total - rows.total(some)
+    for some in store.between(held.labels, *span, ROWS_AT_ONCE):
+        parts.append(_labels_ended(settings, held, some))
+        undecided, total = undecided - len(some), total - rows.total(some)
+    held = Held(
+        predictions=tuple(run for run in held.predictions if run.last_ms >= span[1]),
+        labels=tuple(run for run in held.labels if run.last_ms >= span[1]),
+        undecided=undecided,
+        total=total % 2**64,
+    )
+    return replace(state, held=held, places=places.past(state.places, span[1])), told.joined(parts)
+
+
+def _predictions_ended(settings: Settings, held: Held, some: Rows) -> Told:
+    horizon_ms = settings.feedback.horizon
+    some = rows.picked(some, some.settled == 0)
+    if not len(some):
+        return Told()
+    open_keys = np.unique(some.keys[some.early_ms == 0])
+    of = meet.scene(horizon_ms, some, store.find(held.labels, open_keys, int(some.times_ms.min())))
+    labelled = (of.predictions.early_ms > 0) | (meet.first_labels(of, 0) >= 0)
+    return told.ended(of.predictions, labelled, horizon_ms, settings.windows.size)
+
+
+def _labels_ended(settings: Settings, held: Held, some: Rows) -> Told:
+    horizon_ms = settings.feedback.horizon
+    some = rows.picked(some, some.settled == 0)
+    if not len(some):
+        return Told()
+    others = store.find(held.predictions, np.unique(some.keys), int(some.times_ms.min()))
+    of = meet.scene(horizon_ms, others, some)
+    return told.counted(rows.picked(of.labels, meet.first_predictions(of, 0, horizon_ms) < 0), "unknown")
+
+
+def _below(settings: Settings, state: State, limit: int) -> tuple[Held, list[Rows]]:
+    """The rows held with keys below a limit, and the undecided ones among the others."""
+    since_ms = _BEFORE_ALL_TIME if state.reached_ms is None else state.reached_ms - settings.feedback.horizon
+    dropped: list[Rows] = []
+    kept: list[tuple[Run, ...]] = []
+    for runs in (state.held.predictions, state.held.labels):
+        dropped += [
+            some for run in runs for some in store.where(run, run.keys >= np.uint64(limit), since_ms, ROWS_AT_ONCE)
+        ]
+        kept.append(tuple(store.kept(run, run.keys < np.uint64(limit)) for run in runs))
+    held = Held(
+        predictions=tuple(run for run in kept[0] if len(run)),
+        labels=tuple(run for run in kept[1] if len(run)),
+        undecided=state.held.undecided - sum(map(len, dropped)),
+        total=(state.held.total - sum(map(rows.total, dropped))) % 2**64,
+    )
+    return held, dropped

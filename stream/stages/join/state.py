@@ -1,0 +1,34 @@
+"""All that a join task remembers. None of it is saved: the log of pairs is (`reliability.md` 4)."""
+
+from msgspec import Struct
+
+from stream.profiles.windows import Marks
+from stream.stages.join.inbox import Inbox
+from stream.stages.join.places import Places
+from stream.stages.join.store import Run
+
+
+class Held(Struct, frozen=True, eq=False):
+    """Rows whose window is over, as runs in order of time; a few of them are decided already."""
+
+    predictions: tuple[Run, ...] = ()
+    labels: tuple[Run, ...] = ()
+    undecided: int = 0
+    """Rows among them with time' + horizon >= the end of the last window."""
+    total: int = 0
+    """The hashes of these, summed modulo 2^64."""
+
+
+class State(Struct, frozen=True, eq=False):
+    """One partition of drift.pairs."""
+
+    marks: Marks
+    places: Places
+    inbox: Inbox
+    held: Held
+    total: int = 0
+    """As in `Held`, of the rows in the inbox."""
+    halvings: int = 0
+    watermark_ms: int | None = None
+    reached_ms: int | None = None
+    """Rows with time' before this are processed: the end of a window."""
