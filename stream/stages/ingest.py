@@ -323,8 +323,8 @@ def _labelled(
 ) -> list[Halves]:
     """The halves of labels, and of the predictions some repeat.
 
-    These are taken as of the watermark after their label where they are older: so the two are always close enough to
-    make a pair, and never behind what has been joined.
+    These are taken as of their label where they are older: so the two are always close enough to make a pair, and never
+    behind what has been joined. For the delay they keep their own time.
     """
     offsets = np.array(batch.offsets, dtype=np.int64)[labels.index]
     times_ms = np.where(lateness.mask, lateness.watermarks, labels.time_ms)
@@ -335,7 +335,7 @@ def _labelled(
         block = halves.of_labels(source, own, halves.Times(offsets[picks], times_ms[picks], own.time_ms))
         blocks.append(halves.sampled(block, settings.sample))
     repeated, answers = labels.repeated, labels.predictions
-    answered_ms = np.maximum(answers.time_ms, lateness.watermarks[repeated])
+    answered_ms = np.maximum(answers.time_ms, times_ms[repeated])
     for (model_id, version), picks in inbound.by_model(answers).items():
         group = Group(model_id, version, batch.topic, batch.partition)
         windows_ms = windows.start_of(answered_ms[picks], settings.windows.size)

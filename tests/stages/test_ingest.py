@@ -499,20 +499,21 @@ def test_a_label_that_repeats_its_prediction_makes_both_halves_close_enough_to_m
     values = [
         label(0, **own, prediction_timestamp=START_MS - 90 * 86_400_000),
         label(1, **own, prediction_timestamp=START_MS - 1, timestamp=START_MS - 5 * MINUTE_MS, model_version="3"),
-        label(2, **own, prediction_timestamp=START_MS + MINUTE_MS, model_version="3"),
+        label(2, **own, prediction_timestamp=START_MS + 2 * MINUTE_MS, model_version="3"),
     ]
     rows, *_ = labelled(known, values)
     halves = {(row[3], row[4]): row for row in rows}
     assert len(halves) == 6
-    watermark_ms = START_MS + 30_000
     assert halves[0, False][5:] == (
-        *(watermark_ms, START_MS - 90 * 86_400_000, "default", "deny", "0.25", 1, "nan", ()),
+        *(START_MS + MINUTE_MS, START_MS - 90 * 86_400_000, "default", "deny", "0.25", 1, "nan", ()),
     )
     assert halves[0, True][5:8] == (START_MS + MINUTE_MS, START_MS + MINUTE_MS, None)
+    watermark_ms = START_MS + 30_000
     # A late label stands where the watermark stood, and its prediction with it.
     assert halves[1, False][5:7] == (watermark_ms, START_MS - 1)
     assert halves[1, True][5:7] == (watermark_ms, START_MS - 5 * MINUTE_MS)
-    assert halves[2, False][5:8] == (START_MS + MINUTE_MS, START_MS + MINUTE_MS, "3")
+    # A label dated before its prediction does not change the time of that one.
+    assert halves[2, False][5:8] == (START_MS + 2 * MINUTE_MS, START_MS + 2 * MINUTE_MS, "3")
     assert halves[2, False][12] == ("country=DE",)
 
 

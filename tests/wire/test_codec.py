@@ -176,6 +176,8 @@ def test_internal_records_come_back() -> None:
 def test_hashes_are_those_of_blake2b_for_ever() -> None:
     assert codec.hash64("") == 0xE4A6A0577479B2B4
     assert codec.hash64("credit") == codec.hash64(b"credit")
+    assert codec.hashes(b"cr", [b"edit", b""]).tolist() == [codec.hash64("credit"), codec.hash64("cr")]
+    assert codec.hashes(b"cr", []).tolist() == []
     assert codec.partition_of(None, 12) == 0
     assert {codec.partition_of(str(number).encode(), 4) for number in range(100)} == {0, 1, 2, 3}
 
