@@ -15,6 +15,10 @@ from typer.main import get_command
 from stream import config
 from stream.cli.app import COMMANDS
 from stream.config import Config, Loaded
+from stream.wire import feedback
+from stream.wire.inbound import Limits
+from stream.wire.record import Batch
+from stream.wire.times import parse_time
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 TABLE: Final = re.compile(r"^\| `([\w.]+)` \| (.+?) \|", re.MULTILINE)
@@ -59,6 +63,22 @@ def test_every_setting_of_a_model_is_documented() -> None:
 def test_every_example_of_a_configuration_is_valid(block: str, tmp_path: Path) -> None:
     file = tmp_path / "drift.toml"
     file.write_text(block.replace("${file:/run/secrets/kafka}", "x"))
+    config.load(file, {})
+
+
+def test_every_label_that_the_guide_shows_can_be_read() -> None:
+    (block,) = re.findall(r"```jsonl\n(.*?)```", (DOCS / "guides/labels.md").read_text(), re.DOTALL)
+    shown: list[bytes | None] = block.encode().splitlines()
+    n, now_ms = len(shown), parse_time("2026-11-25T00:00:00Z") or 0
+    batch = Batch("feedback", 0, list(range(n)), [now_ms] * n, [None] * n, shown, [None] * n)
+    labels = feedback.decode(batch, Limits(), 0)
+    assert (len(labels), labels.malformed, labels.unknown_fields) == (3, [], 0)
+
+
+@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", (DOCS / "guides/labels.md").read_text(), re.DOTALL))
+def test_every_setting_that_a_guide_shows_is_valid(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "drift.toml"
+    file.write_text(block)
     config.load(file, {})
 
 
