@@ -378,7 +378,7 @@ def _sampled(settings: Settings, group: Group, some: Waiting) -> list[Sample]:
     if not len(some.offsets):
         return samples
     events = some.events
-    hashes = np.array([codec.hash64(name) for name in events.prediction_ids], dtype=np.uint64)
+    hashes = codec.hashes(b"", map(str.encode, events.prediction_ids))
     return samples + summaries.sample(
         group,
         some.windows_ms,
