@@ -19,6 +19,7 @@ stream/
 │   ├── standing.py     how things stand, from what the topics hold and the group has committed
 │   ├── reference.py    drift reference: build, show, publish
 │   ├── references.py   references as files and as records
+│   ├── control.py      drift control: writes a person's decision
 │   ├── topics.py       drift topics: make and check them
 │   ├── validate.py     drift validate: a configuration, or files of records
 │   ├── config.py       drift config: the settings in force and where each comes from
@@ -89,6 +90,7 @@ stream/
 │   └── detect/         partial profiles → windows → verdicts → alerts and readings
 │       ├── settings.py   what the stage is told once, at start
 │       ├── state.py      all it remembers: what is encoded here is the snapshot
+│       ├── decisions.py  what people have decided, and to which windows it applies
 │       ├── plan.py       what follows from a reference and the settings alone
 │       ├── season.py     what is normal in one window, by its hour
 │       ├── series.py     distributions, means and rates behind the same few functions
@@ -159,6 +161,7 @@ stream/
     ├── dead_letter.py  a record that could not be read, kept as it came
     ├── internal.py     what stages tell each other: partial profile, sample, watermark, tick, reference
     ├── outbound.py     what we tell: verdict, reading, alert
+    ├── control.py      what people decide: mute, relearn, resolve, retrained, marker
     ├── codec.py        bytes ↔ structs; a bad record is a value, never an exception
     ├── canonical.py    the form of JSON that hashes are taken of
     ├── times.py        times as they are written, and as milliseconds

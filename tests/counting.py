@@ -297,6 +297,7 @@ class Nothing(Struct, frozen=True):
 
     versions: dict[tuple[str, str], Any] = {}
     verdicts: dict[tuple[str, str], int] = {}
+    suppressed: int = 0
     alarms: int = 0
     share: float = 0.0
 

@@ -24,7 +24,8 @@ from stream.profiles.cuts import Declared, Plan, Row
 from stream.profiles.reference import References, reference_key
 from stream.profiles.windows import Settings as WindowSettings
 from stream.stages import detect, ingest
-from stream.wire import codec
+from stream.wire import codec, control
+from stream.wire.control import ControlEvent, Decision
 from stream.wire.internal import WATERMARKS, Reference, SourceMark, Watermarks
 from stream.wire.record import Batch, Outgoing, Record
 from stream.worker.stages import Stages
@@ -215,6 +216,22 @@ class Flow:
         self._ticked = set()
         marks = Watermarks(sources, {"predictions": self.partitions}, self.references.offset)
         outgoing.append(Outgoing("profiles", None, codec.encode(marks, WATERMARKS)))
+        return self._told(outgoing, change)
+
+    def decide(self, *decisions: Decision, source: str = "test") -> list[Outgoing]:
+        """Control events, each in a transaction of its own; the id of an event is its place."""
+        told = []
+        for decision in decisions:
+            event = ControlEvent(source, str(len(self.log)), decision)
+            batch = replace_topic(batch_of([control.cloud_event(event, START_MS)]), self.of_ingest.control)
+            _, outputs = ingest.step(self.of_ingest, self.references, ingest.start(None), batch)
+            told += self._told(outputs.records)
+        return told
+
+    def _told(
+        self, outgoing: Iterable[Outgoing], change: Callable[[detect.State], detect.State] = lambda state: state
+    ) -> list[Outgoing]:
+        """What detect says to some records of drift.profiles."""
         told: list[Outgoing] = []
         for one in outgoing:
             record = Record("drift.profiles", 0, len(self.log), 0, one.key, one.value, one.headers)
@@ -283,6 +300,11 @@ def batch_of(
         list(values),
         [(headers or {}).get(row) for row in range(n)],
     )
+
+
+def replace_topic(batch: Batch, topic: str) -> Batch:
+    """The same records in another topic."""
+    return msgspec.structs.replace(batch, topic=topic)
 
 
 def window(index: int) -> str:

@@ -49,6 +49,7 @@ class World:
         if feedback:
             self.cluster.create("feedback", feedback)
             self.cluster.create("drift.pairs", internal)
+        self.cluster.create("drift.control", 1)
         for topic in ("drift.profiles", "drift.snapshots", "alerts", "drift.windows", "drift.dead-letters"):
             self.cluster.create(topic, internal)
         self.workers: list[Loop] = []

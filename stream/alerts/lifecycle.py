@@ -148,6 +148,8 @@ class Condition(Struct, frozen=True, kw_only=True):
     """A new reference (not a matured one) is in force from this window on."""
     operator: bool = False
     """A control event resolves this fingerprint."""
+    muted: bool = False
+    """A control event mutes this kind: nothing begins and nothing is noticed, what is open goes on."""
     silent_ms: int = 0
     """Event time since the last event of the model version."""
     content: str = ""
@@ -188,7 +190,7 @@ def _changed(row: Row, condition: Condition, now_ms: int, settings: Settings) ->
 def _has_news(row: Row, condition: Condition, now_ms: int, settings: Settings) -> bool:
     untold = any(not detection.told for detection in row.detections)
     rested = row.noticed_at_ms is None or _passed(row.noticed_at_ms, now_ms, settings.update_interval)
-    return condition.may_not_mature or (untold and rested)
+    return not condition.muted and (condition.may_not_mature or (untold and rested))
 
 
 HOLDS: Final[dict[Cause, Callable[[Row, Condition, int, Settings], bool]]] = {
@@ -197,7 +199,9 @@ HOLDS: Final[dict[Cause, Callable[[Row, Condition, int, Settings], bool]]] = {
     Cause.RETIRED: lambda _row, condition, _now_ms, settings: condition.silent_ms >= settings.retire_after,
     Cause.RETURN: lambda _row, condition, _now_ms, _settings: condition.returned,
     Cause.ALARM: lambda _row, condition, _now_ms, _settings: condition.alarm,
-    Cause.HELD: lambda row, _condition, now_ms, settings: _passed(row.pending_since_ms, now_ms, settings.pending_for),
+    Cause.HELD: lambda row, condition, now_ms, settings: (
+        not condition.muted and _passed(row.pending_since_ms, now_ms, settings.pending_for)
+    ),
     Cause.SETTLED: lambda row, _condition, now_ms, settings: _passed(
         row.returned_at_ms, now_ms, settings.keep_firing_for
     ),

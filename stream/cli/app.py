@@ -20,12 +20,13 @@ COMMANDS: Final = {
     "tail": "Show alerts, and follow them.",
     "status": "Show what is open, how far the workers have come, and what the budget buys.",
     "reference": "Build, show or publish what is normal for a model version.",
+    "control": "Write a decision: mute, relearn, resolve, retrained or marker.",
     "topics": "Create or check the topics.",
     "validate": "Check a configuration, or files of records, without Kafka.",
     "config": "Show the settings in force and where each comes from.",
     "health": "Ask a running worker whether it is ready.",
     "evaluate": "Measure false alarms, delays and recall on streams whose changes are known.",
-    "schema": "Print a JSON Schema: config, alert or window.",
+    "schema": "Print a JSON Schema: config, alert, window or control.",
 }
 """Name and first line of help, here so that `drift --help` loads nothing else."""
 

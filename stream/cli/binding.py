@@ -57,6 +57,7 @@ def ingest_settings(config: Config) -> ingest.Settings:
         include_values=config.alerts.include_values,
         feedback=tuple(config.topics.feedback),
         models={model.id: model for model in config.models},
+        control=config.topics.of("control"),
     )
 
 

@@ -7,9 +7,17 @@ from types import TracebackType
 from typing import Final, Self
 
 import typer
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 
-from stream.wire.record import Record
+from stream.wire.record import Outgoing, Record
 from stream.worker import clients
 from stream.worker.ends import EXIT_ACCESS, EXIT_CONFIGURATION, Stopped
 from stream.worker.settings import Settings
@@ -34,6 +42,29 @@ def no_answer(settings: Settings, errors: clients.Errors, error: KafkaException 
         return Stopped(EXIT_ACCESS, "refused", detail)
     detail = f"{servers} does not answer; is it the right address (kafka.bootstrap_servers), and is the broker up?"
     return Stopped(EXIT_ACCESS, "unreachable", detail)
+
+
+def write(settings: Settings, record: Outgoing) -> None:
+    """Write a record into the first partition of its topic. `Stopped`, exit code 4, if the broker does not take it."""
+    errors = clients.Errors(Counter())
+    producer = Producer(clients.common(settings, "send") | {"error_cb": errors, "compression.type": "lz4"})
+    failures: list[KafkaException] = []
+
+    def delivered(error: object, _message: object) -> None:
+        if error is not None:
+            failures.append(KafkaException(error))
+
+    topic = settings.topics.of(record.role)
+    try:
+        producer.list_topics(timeout=ANSWER_SECONDS)
+        producer.produce(
+            topic, record.value, record.key, partition=0, headers=list(record.headers), on_delivery=delivered
+        )
+        left = producer.flush(ANSWER_SECONDS)
+    except KafkaException as error:
+        raise no_answer(settings, errors, error) from None
+    if failures or left:
+        raise no_answer(settings, errors, failures[0] if failures else None)
 
 
 class Log:

@@ -1,16 +1,14 @@
 """`drift reference`: build what is normal from a file, look at it, publish it."""
 
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from confluent_kafka import KafkaException, Producer
 from msgspec.structs import replace
 
 from stream.cli.binding import declared
-from stream.cli.clients import ANSWER_SECONDS, Log, no_answer, tell
+from stream.cli.clients import Log, tell, write
 from stream.cli.columns import aligned
 from stream.cli.options import Color, Colors, ConfigFile, FileFormats, Format, Properties, console, new_app, settings
 from stream.cli.references import outgoing, read_reference, records_of, training_rows
@@ -21,7 +19,7 @@ from stream.wire import codec
 from stream.wire.codec import Malformed
 from stream.wire.internal import Reference, SignalReference
 from stream.wire.times import parse_time, rfc3339
-from stream.worker import clients, files
+from stream.worker import files
 from stream.worker.ends import Stopped
 from stream.worker.settings import Settings
 
@@ -117,23 +115,7 @@ def publish(
 
 def send(config: Settings, reference: Reference) -> None:
     """Write a reference into its topic. `Stopped`, exit code 4, if the broker does not take it."""
-    record = outgoing(reference)
-    errors = clients.Errors(Counter())
-    producer = Producer(clients.common(config, "reference") | {"error_cb": errors, "compression.type": "lz4"})
-    failures: list[KafkaException] = []
-
-    def delivered(error: object, _message: object) -> None:
-        if error is not None:
-            failures.append(KafkaException(error))
-
-    try:
-        producer.list_topics(timeout=ANSWER_SECONDS)
-        producer.produce(config.topics.of("references"), record.value, record.key, partition=0, on_delivery=delivered)
-        left = producer.flush(ANSWER_SECONDS)
-    except KafkaException as error:
-        raise no_answer(config, errors, error) from None
-    if failures or left:
-        raise no_answer(config, errors, failures[0] if failures else None)
+    write(config, outgoing(reference))
 
 
 def published(config: Settings) -> list[Reference]:

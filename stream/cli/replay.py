@@ -18,6 +18,9 @@ from stream.cli.clients import tell
 from stream.cli.options import Color, Colors, ConfigFile, FileFormats, Format, Properties, console, new_app, settings
 from stream.cli.references import outgoing, read_reference
 from stream.config import worker_settings
+from stream.wire import control
+from stream.wire.codec import Malformed
+from stream.wire.inbound import Limits
 from stream.wire.record import Record, Role
 from stream.worker import files
 from stream.worker import replay as engine
@@ -75,6 +78,12 @@ def replay(
         list[Path] | None,
         typer.Option("--reference", metavar="FILE", help="Made by `drift reference build`. Repeatable."),
     ] = None,
+    decisions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--control", metavar="FILE", help="Control events, one per line, read before all rows. Repeatable."
+        ),
+    ] = None,
     sort: Annotated[bool, typer.Option("--sort", help="By time first; reads each file into memory.")] = False,
     given: FileFormats = Format.AUTO,
 ) -> None:
@@ -82,6 +91,7 @@ def replay(
     loaded = settings(file, properties)
     engine_settings = worker_settings(loaded.config)
     known = [outgoing(read_reference(one)) for one in reference or ()]
+    events = [event for one in decisions or () for event in _control_events(one, loaded.config.limits)]
     started_seconds = time.monotonic()
     with ExitStack() as stack:
         sinks = Sinks(_opened(stack, {"alerts": out, "windows": windows, "dead_letters": dead_letters}), paths)
@@ -92,6 +102,7 @@ def replay(
                     bound(loaded),
                     engine_settings,
                     references=known,
+                    controls=events,
                     on_record=sinks.hear,
                     on_progress=on_progress,
                     given=given.value,
@@ -100,6 +111,19 @@ def replay(
         except files.UnreadableFileError as error:
             raise typer.BadParameter(str(error)) from None
     _sum_up(summary, sinks, time.monotonic() - started_seconds, joined=bool(engine_settings.topics.feedback))
+
+
+def _control_events(path: Path, limits: Limits) -> list[bytes]:
+    """The events of a file; a usage error on one that a worker would not take."""
+    try:
+        lines = list(files.rows(str(path), files.Progress(), "jsonl"))
+    except files.UnreadableFileError as error:
+        raise typer.BadParameter(str(error), param_hint="--control") from None
+    for row, line in enumerate(lines, 1):
+        if isinstance(fault := control.decode(line, limits), Malformed):
+            sentence = f"{path}: row {row}: {fault.code} {fault.detail}"
+            raise typer.BadParameter(sentence, param_hint="--control")
+    return lines
 
 
 def _sum_up(summary: engine.Summary, sinks: Sinks, seconds: float, *, joined: bool) -> None:

@@ -20,7 +20,7 @@ from stream.profiles.windows import Settings as WindowSettings
 from stream.signals import extract, halves, outliers
 from stream.signals.outcomes import ModelSettings
 from stream.signals.outliers import Settings as OutlierSettings
-from stream.wire import codec, feedback, inbound
+from stream.wire import codec, control, feedback, inbound
 from stream.wire.adapters.native import Guess
 from stream.wire.dead_letter import dead_letter
 from stream.wire.features import Columns, FeatureDecoder
@@ -34,6 +34,7 @@ Partition: TypeAlias = tuple[str, int]
 FOLD_ROWS: Final = 4096
 """Events that wait to be folded at once: enough that the cost of an array call is spread thin."""
 FORMAT: Final = "auto"
+CONTROL_FORMAT: Final = "cloudevents"
 _CELL_BYTES: Final = 8
 _UNLISTED: Final = ModelSettings()
 
@@ -55,6 +56,8 @@ class Settings(Struct, frozen=True, eq=False):
     """`feedback.sample`"""
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
     """Of those that are listed in the configuration."""
+    control: str = "drift.control"
+    """The topic of control events."""
 
 
 class Waiting(Struct, frozen=True, eq=False):
@@ -86,7 +89,7 @@ class Outputs(Struct, frozen=True):
     """What is said of a batch at once."""
 
     records: list[Outgoing]
-    """Dead letters."""
+    """Dead letters, and control events on their way to detect."""
     counts: dict[str, int]
     """Records by outcome: ok, late, malformed, tombstone; and `unknown_fields`."""
 
@@ -107,6 +110,8 @@ def start(watermark_ms: int | None) -> State:
 
 def step(settings: Settings, references: References, state: State, batch: Batch) -> tuple[State, Outputs]:
     """One batch of one partition further, in offset order: predictions, or labels if it is of a topic of feedback."""
+    if batch.topic == settings.control:
+        return state, _controls(settings, batch)
     read = _read(settings, references, state, batch)
     malformed = [*read.malformed, *_too_many_models(settings, references, read)]
     if len(malformed) > len(read.malformed):
@@ -201,6 +206,24 @@ def _guess(settings: Settings, references: References, state: State, batch: Batc
         return None
     shape = _reader(settings, tables).features.shape_like(first.features)
     return Guess(first.model_id, first.model_version, shape)
+
+
+def _controls(settings: Settings, batch: Batch) -> Outputs:
+    """Control events are copied to every partition: no state, and no time, comes of them."""
+    records: list[Outgoing] = []
+    counts = {"ok": 0, "malformed": 0, "tombstone": 0}
+    for row, value in enumerate(batch.values):
+        if value is None:
+            counts["tombstone"] += 1
+            continue
+        event = control.decode(value, settings.limits)
+        if isinstance(event, codec.Malformed):
+            counts["malformed"] += 1
+            records.append(dead_letter(batch, row, event, CONTROL_FORMAT))
+        else:
+            counts["ok"] += 1
+            records.append(control.forwarded(event))
+    return Outputs(records, counts)
 
 
 def _too_many_models(

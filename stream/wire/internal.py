@@ -23,6 +23,7 @@ SAMPLE: Final = "sample/1"
 WATERMARKS: Final = "watermarks/1"
 HALVES: Final = "halves/1"
 OUTCOMES: Final = "outcomes/1"
+CONTROL: Final = "control/1"
 """What a frame on drift.profiles or drift.pairs says it is, in its head and in the header `drift-format`."""
 
 

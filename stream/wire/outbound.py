@@ -530,7 +530,7 @@ def json_schema(name: str, draft: Draft = "2020-12") -> dict[str, Any]:
         **root,
         "$defs": dict(sorted(parts.items())),
     }
-    return schema if draft == "2020-12" else _as_draft7(schema)
+    return schema if draft == "2020-12" else as_draft7(schema)
 
 
 def _details_rule(kind: str, structs: tuple[type[Struct], ...]) -> dict[str, Any]:
@@ -542,13 +542,13 @@ def _details_rule(kind: str, structs: tuple[type[Struct], ...]) -> dict[str, Any
     }
 
 
-def _as_draft7(node: Any) -> Any:
+def as_draft7(node: Any) -> Any:
     """The same schema in the older words: what differs, of all we use, is where parts stand and how tuples are said."""
     if isinstance(node, list):
-        return [_as_draft7(item) for item in node]
+        return [as_draft7(item) for item in node]
     if not isinstance(node, dict):
         return node
-    older = {key: _as_draft7(value) for key, value in node.items()}
+    older = {key: as_draft7(value) for key, value in node.items()}
     if "$schema" in older:
         older["$schema"] = "http://json-schema.org/draft-07/schema#"
         older["definitions"] = older.pop("$defs")

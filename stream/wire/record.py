@@ -6,7 +6,9 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
-Role: TypeAlias = Literal["dead_letters", "profiles", "pairs", "references", "snapshots", "alerts", "windows"]
+Role: TypeAlias = Literal[
+    "dead_letters", "profiles", "pairs", "references", "control", "snapshots", "alerts", "windows"
+]
 
 EVERY_PARTITION = -1
 

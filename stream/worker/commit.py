@@ -163,8 +163,13 @@ class Committer:
         )
         tx.outputs += sorted(partials, key=lambda output: output.key or b"")
         addressed = self._addressed(tx.outputs)
-        if ingest:
-            inputs = self._of_inputs(tx, ingest, states)
+        control = topics.of("control")
+        if deciding := [task for task in ingest if task.partition[0] == control]:
+            # A record of its own, which join is not told: nobody waits for control events.
+            decided = self._of_inputs(tx, deciding, states)
+            addressed += self._addressed([self._watermarks("profiles", decided, references.offset)], tracked=True)
+        if telling := [task for task in ingest if task.partition[0] != control]:
+            inputs = self._of_inputs(tx, telling, states)
             if topics.feedback:
                 addressed += self._addressed([self._watermarks("pairs", inputs, references.offset)])
             addressed += self._addressed([self._watermarks("profiles", inputs, references.offset)], tracked=True)

@@ -196,6 +196,13 @@ FAMILIES: Final = (
         lambda s: _by_keys(s.detection.verdicts),
     ),
     Family(
+        "drift_suppressed_alerts",
+        "counter",
+        "alerts and notices that were kept back",
+        ("reason",),
+        lambda s: _by_key(s.detection.suppressed),
+    ),
+    Family(
         "drift_evidence_ratio",
         "gauge",
         "logarithm of the evidence over that of its threshold, of the segment with most: 1 is an alarm",

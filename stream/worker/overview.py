@@ -38,10 +38,11 @@ class Overviews:
         self._write(status, list(known.values()))
 
     def _count(self, status: Status, before: Overview | None, now: Overview) -> None:
-        """Verdicts since the last look; those of a task that has just come were counted where it was before."""
+        """What is new since the last look; what a task that has just come had said was counted where it was before."""
         if before is not None:
             for name, count in now.verdicts.items():
                 status.detection.verdicts[name] += max(0, count - before.verdicts.get(name, 0))
+            status.detection.suppressed["muted"] += max(0, now.suppressed - before.suppressed)
 
     def _write(self, status: Status, overviews: list[Overview]) -> None:
         firing: Counter[tuple[str, ...]] = Counter()

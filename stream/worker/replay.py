@@ -6,7 +6,7 @@ and the end of a file closes what it had opened.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain, islice
@@ -47,6 +47,7 @@ def replay(  # noqa: PLR0913 - a command with its options
     settings: Settings,
     *,
     references: Sequence[Outgoing] = (),
+    controls: Iterable[bytes] = (),
     on_record: Callable[[Role, Record], None],
     on_progress: Callable[[files.Progress], None] = lambda _: None,
     given: files.FileFormat = "auto",
@@ -54,7 +55,8 @@ def replay(  # noqa: PLR0913 - a command with its options
 ) -> Summary:
     """Run the stages over files. `on_record` hears every public record once, in order per key.
 
-    `references` stand in the log before the first row. Raises `files.UnreadableFileError` and, for a bug, Stopped.
+    `references` and control events stand in the log before the first row. Raises `files.UnreadableFileError` and, for a
+    bug, Stopped.
     """
     topics = settings.topics
     with ExitStack() as stack:
@@ -68,6 +70,7 @@ def replay(  # noqa: PLR0913 - a command with its options
             settings,
             feedback=_labels(paths, topics.feedback[0], read) if topics.feedback else (),
             references=references,
+            controls=controls,
             on_record=on_record,
             on_turn=lambda: on_progress(progress),
         )
@@ -102,6 +105,7 @@ def replay_records(  # noqa: PLR0913 - as replay
     *,
     feedback: Sequence[Iterator[Record]] = (),
     references: Sequence[Outgoing] = (),
+    controls: Iterable[bytes] = (),
     on_record: Callable[[Role, Record], None],
     on_turn: Callable[[], None] = lambda: None,
     turn_records: int = TURN_RECORDS,
@@ -127,6 +131,9 @@ def replay_records(  # noqa: PLR0913 - as replay
     read = {topics.predictions[0]: inputs} | ({topics.feedback[0]: feedback} if feedback else {})
     for topic, partitions in read.items():
         cluster.logs[topic] = [LazyPartition(records) for records in partitions]
+    control = topics.of("control")
+    events = (Record(control, 0, offset, 0, None, value) for offset, value in enumerate(controls))
+    cluster.logs[control] = [LazyPartition(events)]
     named = {"predictions": topics.predictions[:1], "feedback": topics.feedback[:1] if feedback else []}
     alone = settings.model_copy(update={"topics": topics.model_copy(update=named), "idle_after_ms": 0})
     loop = Loop(

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from stream.wire import codec
 from stream.wire.internal import WATERMARKS, SourceMark, Watermarks
-from stream.wire.record import Batch, Outgoing, Record
+from stream.wire.record import EVERY_PARTITION, Batch, Outgoing, Record
 from stream.worker.ends import Partition
 from stream.worker.stages import Stages
 
@@ -86,32 +86,35 @@ class _Ingest:
         self._states: dict[Partition, Any] = {}
 
     def transaction(self, marks: Watermarks) -> tuple[list[Outgoing], list[Outgoing]]:
-        """Profiles, samples and halves of one transaction, sorted by key as the worker does, and its dead letters."""
+        """What one transaction has told join and detect, in the order of the worker, and its dead letters.
+
+        Control events first, then profiles, samples and halves by key.
+        """
         view = self._views[marks.references_offset]
-        letters: list[Outgoing] = []
-        for mark in marks.sources:
-            letters += self._source(view, mark)
+        told = [output for mark in marks.sources for output in self._source(view, mark)]
         places = [(mark.topic, mark.partition) for mark in marks.sources]
         states, partials = self._stages.ingest_flush(
             view, {place: self._states[place] for place in places}, self._pairs_partitions
         )
         self._states |= states
-        return sorted(partials, key=lambda output: output.key or b""), letters
+        events = [output for output in told if output.role == "profiles"]
+        letters = [output for output in told if output.role != "profiles"]
+        return [*events, *sorted(partials, key=lambda output: output.key or b"")], letters
 
     def _source(self, view: Any, mark: SourceMark) -> list[Outgoing]:
         """One partition up to where the transaction had read it; a tick comes behind its records."""
         place = (mark.topic, mark.partition)
         state = self._states.get(place) or self._stages.ingest_start(None)
-        records, letters = self._inputs[place], list[Outgoing]()
+        records, told = self._inputs[place], list[Outgoing]()
         while records and records[0].offset < mark.next_offset:
             state, outputs = self._stages.ingest_step(view, state, _batch(records.popleft()))
-            letters += outputs.records
+            told += outputs.records
         if mark.tick and mark.watermark_ms is not None:
             state = self._stages.ingest_tick(state, mark.watermark_ms + self._lateness_ms)
         if state.watermark_ms != mark.watermark_ms:
             raise Differs(f"{place} at {mark.next_offset}: watermark {state.watermark_ms}, was {mark.watermark_ms}")
         self._states[place] = state
-        return letters
+        return told
 
 
 class _Join:
@@ -153,13 +156,15 @@ class _Join:
 
 def _told_before(fact: Record, told: Sequence[Outgoing], partitions: int) -> list[Record]:
     """What of a transaction stands in the partition of its watermark record, and then this."""
-    here = [one for one in told if _place(one, partitions) == fact.partition]
+    here = [one for one in told if _place(one, partitions) in {EVERY_PARTITION, fact.partition}]
     records = [Record(fact.topic, fact.partition, fact.offset, 0, one.key, one.value, one.headers) for one in here]
     return [*records, fact]
 
 
 def _place(one: Outgoing, partitions: int) -> int:
-    return codec.partition_of(one.key, partitions) if one.partition is None else one.partition % partitions
+    if one.partition is None or one.partition == EVERY_PARTITION:
+        return EVERY_PARTITION if one.partition else codec.partition_of(one.key, partitions)
+    return one.partition % partitions
 
 
 def _facts(records: Sequence[Record]) -> Iterator[Record]:

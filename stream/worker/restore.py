@@ -116,7 +116,9 @@ class Restorer:
 
     def _start_ingest(self, task: Task, committed: Committed | None, start: int, end: int, now_seconds: float) -> None:
         watermark_ms: int | None = None
-        next_offset = start if self._settings.kafka.start == "earliest" else end
+        # What was decided before the first start may be about what comes after it.
+        at_end = self._settings.kafka.start == "latest" and task.partition[0] != self._settings.topics.of("control")
+        next_offset = end if at_end else start
         if committed is not None:
             next_offset = self._checked(task, committed.next_offset, start)
             mark = decode_ingest(committed.metadata)

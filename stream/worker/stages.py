@@ -90,6 +90,10 @@ class Overview(Protocol):
         """By detector and level, since the state began."""
 
     @property
+    def suppressed(self) -> int:
+        """Alerts and notices that mutes have kept back, since the state began."""
+
+    @property
     def alarms(self) -> int:
         """Episodes above `info` that began in the last `budget.period` of event time."""
 
@@ -156,5 +160,6 @@ def stage_table(settings: Settings) -> dict[str, StageName]:
     if settings.topics.feedback:
         stages |= dict.fromkeys(settings.topics.feedback, "ingest")
         stages[settings.topics.of("pairs")] = "join"
+    stages[settings.topics.of("control")] = "ingest"
     stages[settings.topics.of("profiles")] = "detect"
     return stages

@@ -31,6 +31,8 @@ class Detection:
     def __init__(self) -> None:
         self.verdicts: Counter[tuple[str, str]] = Counter()
         """(detector, level)"""
+        self.suppressed: Counter[str] = Counter()
+        """Alerts and notices kept back, by reason."""
         self.firing: dict[tuple[str, ...], int] = {}
         """(model, kind, severity)"""
         self.evidence: dict[tuple[str, str], float] = {}

@@ -44,7 +44,7 @@ class Ticker:
 
     def turn(self, tasks: Iterable[Task], tx: Transaction, now_seconds: float, now_ms: int) -> None:
         """Let idle partitions speak; they become part of the transaction."""
-        running = [task for task in tasks if task.stage == "ingest" and task.phase is Phase.RUNNING]
+        running = [task for task in tasks if self._tells_time(task)]
         for task in running:
             is_told = (task.running.state.watermark_ms or 0) >= END_OF_TIME_MS // 2
             # Not in the transaction of its last records: what time they had come to must stand in the log.
@@ -65,6 +65,11 @@ class Ticker:
         """These are no longer ours."""
         for partition in partitions:
             self._declared_seconds.pop(partition, None)
+
+    def _tells_time(self, task: Task) -> bool:
+        """Whether others wait for the time of this input: for control events nobody does."""
+        waited_for = task.stage == "ingest" and task.partition[0] != self._settings.topics.of("control")
+        return waited_for and task.phase is Phase.RUNNING
 
     def _is_silent(self, task: Task, now_seconds: float) -> bool:
         quiet_ms = (now_seconds - task.heard_seconds) * 1_000

@@ -67,6 +67,7 @@ CONFIGS: Final[dict[Role, dict[str, str]]] = {
         "max.message.bytes": "8388608",
         **APPENDED,
     },
+    "control": {"cleanup.policy": "delete", "retention.ms": str(90 * DAY_MS), **APPENDED},
     "snapshots": {
         "cleanup.policy": "compact",
         "segment.bytes": str(64 * 1024 * 1024),
@@ -86,6 +87,9 @@ CONFIGS: Final[dict[Role, dict[str, str]]] = {
 }
 """Also told to keep them: references outlive the profiles that name them, so that a replay finds their content."""
 
+ALONE: Final[tuple[Role, ...]] = ("references", "control")
+"""One partition: an offset names a view, and decisions have an order."""
+
 FAULTS: Final = frozenset({"cleanup.policy", "message.timestamp.type", "max.message.bytes", "partitions"})
 AT_LEAST: Final = frozenset({"retention.ms", "max.message.bytes", "min.compaction.lag.ms", "delete.retention.ms"})
 
@@ -101,7 +105,7 @@ def specs(settings: Settings, *, partitions: int = DEFAULT_PARTITIONS, replicati
         TopicSpec(
             settings.topics.of(role),
             role,
-            1 if role == "references" else partitions,
+            1 if role in ALONE else partitions,
             COMMON | in_sync | config | kept.get(role, {}),
         )
         for role, config in CONFIGS.items()
@@ -187,9 +191,8 @@ def _missing(settings: Settings, counts: Mapping[str, int]) -> list[Finding]:
 
 
 def _partitions(settings: Settings, counts: Mapping[str, int]) -> list[Finding]:
-    references, snapshots = settings.topics.of("references"), settings.topics.of("snapshots")
     profiles = counts[settings.topics.of("profiles")]
-    expected = {references: 1, snapshots: profiles}
+    expected = {settings.topics.of(role): 1 for role in ALONE} | {settings.topics.of("snapshots"): profiles}
     return [
         Finding("fault", name, "partitions", str(counts[name]), str(count), "delete the topic and create it again")
         for name, count in expected.items()

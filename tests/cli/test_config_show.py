@@ -84,7 +84,7 @@ def test_the_schema_of_the_configuration_accepts_a_file_and_refuses_an_unknown_k
 
 
 @pytest.mark.parametrize("draft", ["2020-12", "7"])
-@pytest.mark.parametrize("name", ["alert", "window"])
+@pytest.mark.parametrize("name", ["alert", "window", "control"])
 def test_what_is_published_has_a_schema_in_both_drafts(drift: Drift, name: str, draft: str) -> None:
     schema = json.loads(drift("schema", name, "--draft", draft).stdout)
     assert schema["$id"] == f"urn:driftstream:schema:{name}.v1"

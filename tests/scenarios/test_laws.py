@@ -34,8 +34,11 @@ from simulator import World as Simulator
 from stream.profiles.learning import Settings as LearnSettings
 from stream.stages import ingest
 from stream.stages.detect import CLOSED_PER_RECORD
-from stream.wire.codec import decode
-from stream.wire.internal import Watermarks
+from stream.wire import codec, control
+from stream.wire.codec import decode, rfc3339
+from stream.wire.control import ControlEvent, Decision, Mute, Resolve
+from stream.wire.internal import CONTROL, Watermarks
+from stream.wire.outbound import fingerprint
 from stream.wire.record import Outgoing, Record
 from stream.worker.loop import Loop, Options
 from stream.worker.replay import replay_records
@@ -363,7 +366,11 @@ def of_rerun(world: World, given: Sequence[Outgoing], own: Stages) -> dict[Any, 
         return [world.cluster.log((topic, number)).read(0, 10**9)[0] for number in range(count)]
 
     again = list(given)
-    inputs = {("predictions", number): records for number, records in enumerate(read("predictions"))}
+    inputs = {
+        (topic, number): records
+        for topic in ("predictions", "drift.control")
+        for number, records in enumerate(read(topic))
+    }
     run = Run(inputs, read("drift.profiles"), read("drift.references")[0])
     rerun(run, own, lateness_ms=world.settings.lateness_ms, on_output=again.append)
     return public(iter(again), world.settings)
@@ -437,7 +444,7 @@ def test_any_schedule_gives_what_its_own_log_gives_again(seed: int, references: 
             elif rng.random() < 0.02 and world.workers:
                 world.workers.pop(rng.randrange(len(world.workers)))
             elif rng.random() < 0.02 and len(world.workers) > 1:
-                world.workers.pop().close()
+                world.closing(world.workers.pop())
             elif rng.random() < 0.01 and newer:
                 given.append(newer.pop())
                 where = ("drift.references", 0)
@@ -455,6 +462,49 @@ def test_any_schedule_gives_what_its_own_log_gives_again(seed: int, references: 
     ]
     assert len({one["window_start"] for one in readings if one["n"]}) >= 5
     assert {"alerts", "drift.dead-letters"} <= {topic for topic, *_ in found}
+
+
+def test_what_people_decide_is_seen_by_every_partition_and_by_every_replay(references: list[Outgoing]) -> None:
+    """A mute, a resolve and nonsense come while workers come and go; each reaches every partition once."""
+    world = World(references, inputs=3, internal=2, turn_ms=200)
+    rows = Stream(drift_at=2 * PER_WINDOW).rows(12 * PER_WINDOW)
+    decisions: dict[int, Decision] = {
+        2: Mute(effective_at_ms=START_MS + 7 * MINUTE_MS, until_ms=START_MS + 9 * MINUTE_MS),
+        6: Resolve(
+            effective_at_ms=START_MS + 6 * MINUTE_MS, fingerprint=fingerprint("credit", "3", "all", "data_drift")
+        ),
+    }
+    for slot, points in enumerate(["commit:9=kill", "offsets:30=kill", "step@ingest:20=abort"]):
+        world.start(str(slot), points)
+    for place, row in enumerate(rows):
+        if place % PER_WINDOW == 0 and (decision := decisions.get(place // PER_WINDOW)) is not None:
+            event = ControlEvent("test", str(place), decision)
+            for value in (control.cloud_event(event, row["timestamp"]), b"{}"):
+                world.cluster.write(("drift.control", 0), value, timestamp_ms=row["timestamp"])
+        world.cluster.write(("predictions", place % 3), orjson.dumps(row), timestamp_ms=row["timestamp"])
+        if place % 8 == 0:
+            world.turn()
+        if place == PER_WINDOW:
+            world.start("last")
+    world.send([])
+    world.settle()
+    found = of_run(world)
+    assert found == of_rerun(world, references, stages())
+    forwarded = [
+        record.partition
+        for record in world.cluster.records("drift.profiles")
+        if codec.kind_of(record.value or b"") == CONTROL
+    ]
+    assert sorted(forwarded) == [0, 0, 1, 1]
+    told = [orjson.loads(value) for (topic, *_), own in found.items() if topic == "alerts" for value, _ in own]
+    reasons = {one["data"]["resolve_reason"] for one in told if one["data"]["segment"] == "all"}
+    assert "operator" in reasons
+    readings = [
+        orjson.loads(value) for (topic, *_), own in found.items() if topic == "drift.windows" for value, _ in own
+    ]
+    muted = {one["window_start"] for one in readings if one["verdicts"] and one["verdicts"][0]["reason"] == "muted"}
+    assert muted == {rfc3339(START_MS + minute * MINUTE_MS) for minute in (7, 8)}
+    assert [key for key in found if key[0] == "drift.dead-letters"]
 
 
 def test_other_inputs_than_those_of_the_run_are_refused(references: list[Outgoing], log: list[bytes]) -> None:

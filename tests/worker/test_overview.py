@@ -47,8 +47,9 @@ def looks(models: int = 10, signals: int = 3, say: Said | None = None) -> Overvi
 def test_verdicts_are_counted_from_the_first_look_on_and_never_twice() -> None:
     status, overviews = Status(), looks()
     for count in (5, 7, 7, 12):
-        overviews.look(status, None, [task(0, Nothing(verdicts={("adwin", "ok"): count}))])
+        overviews.look(status, None, [task(0, Nothing(verdicts={("adwin", "ok"): count}, suppressed=count))])
     assert status.detection.verdicts == {("adwin", "ok"): 7}
+    assert status.detection.suppressed == {"muted": 7}
 
 
 def test_a_task_that_goes_and_comes_back_counts_nothing_of_what_others_did() -> None:

@@ -44,7 +44,7 @@ TURN_SECONDS: Final = 0.05
 SETTLED_SECONDS: Final = 1.0
 """A transaction becomes visible partition by partition; after this time all of it is."""
 
-ROLES: Final[tuple[Role, ...]] = ("profiles", "references", "snapshots", "alerts", "windows", "dead_letters")
+ROLES: Final[tuple[Role, ...]] = ("profiles", "references", "control", "snapshots", "alerts", "windows", "dead_letters")
 CONFIG: Final = {
     "service": {"id": "drift-demo"},
     "windows": {"size": "1s", "lateness": "1s", "idle_after": "0s"},

@@ -17,12 +17,15 @@ from stream.profiles import summaries, windows
 from stream.profiles.reference import References
 from stream.stages.detect import tally
 from stream.stages.detect.close import Closing, Name, close
+from stream.stages.detect.decisions import Decisions, Subject, heard, kept, orders
 from stream.stages.detect.overview import Overview, overview
+from stream.stages.detect.plan import KINDS
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import STATE_VERSION, Open, State, Version
 from stream.wire import codec
 from stream.wire.codec import Malformed
-from stream.wire.internal import PARTIAL, SAMPLE, WATERMARKS, Partial, Sample, Watermarks
+from stream.wire.control import ControlEvent
+from stream.wire.internal import CONTROL, PARTIAL, SAMPLE, WATERMARKS, Partial, Sample, Watermarks
 from stream.wire.record import Outgoing, Record
 
 __all__ = [
@@ -97,7 +100,15 @@ def _heard(settings: Settings, state: State, record: Record) -> State:
         return _gathered(settings, state, _opened(record, Sample, SAMPLE))
     if kind == WATERMARKS:
         return replace(state, marks=windows.apply(state.marks, _opened(record, Watermarks, WATERMARKS)))
+    if kind == CONTROL:
+        return _decided(settings, state, _opened(record, ControlEvent, CONTROL))
     raise ValueError(f"{_place(record)}: not a record of this system")
+
+
+def _decided(settings: Settings, state: State, event: ControlEvent) -> State:
+    """The state with one control event more: it applies to windows that are closed from now on."""
+    watermark_ms = windows.watermark(state.marks, settings.topics)
+    return replace(state, decisions=heard(state.decisions, event, watermark_ms, settings.windows.size))
 
 
 def _opened(record: Record, shape: type[T], kind: str) -> T:
@@ -148,22 +159,39 @@ def _closed_windows(settings: Settings, references: References, state: State) ->
     """All windows that every source has passed, closed in order, up to the bound of one record that others follow."""
     watermark_ms = windows.reached(state.marks, settings.topics, settings.windows)
     outgoing: list[Outgoing] = []
-    counted = state.tally
     room: float = inf if windows.have_ended(state.marks, settings.topics) else CLOSED_PER_RECORD
     while watermark_ms is not None and room > 0 and (due := _due(settings, state, watermark_ms)):
         for name in due:
-            before = state.versions[name]
-            closing = Closing(settings, references, name, before.next_ms)
-            version, records = close(closing, before)
-            counted = tally.after(counted, before, version, closing.end_ms, settings.budget.period)
+            state, records = _closed_window(settings, references, state, name)
             outgoing += records
+            version = state.versions[name]
             room -= len(version.segments)
-            state.versions[name] = version
             if version.silent_for(settings.alerts.retire_after):
                 _forget(state, name, version)
             if room <= 0:
                 break
-    return replace(state, digest=_chained(state.digest, outgoing), tally=counted), outgoing
+    return replace(state, digest=_chained(state.digest, outgoing), decisions=_kept(state, watermark_ms)), outgoing
+
+
+def _closed_window(
+    settings: Settings, references: References, state: State, name: Name
+) -> tuple[State, list[Outgoing]]:
+    """The next window of one version, by what people have decided of it."""
+    before = state.versions[name]
+    closing = Closing(settings, references, name, before.next_ms)
+    subject = Subject(name, before.segments, KINDS)
+    own, decisions = orders(state.decisions, subject, start_ms=closing.start_ms, from_ms=closing.effective_from_ms)
+    version, records = close(replace(closing, orders=own), before)
+    state.versions[name] = version
+    counted = tally.after(state.tally, before, version, closing.end_ms, settings.budget.period)
+    return replace(state, decisions=decisions, tally=counted), records
+
+
+def _kept(state: State, watermark_ms: int | None) -> Decisions:
+    """The decisions that still concern a window."""
+    if watermark_ms is None or not state.decisions.held:
+        return state.decisions
+    return kept(state.decisions, min([watermark_ms, *(version.next_ms for version in state.versions.values())]))
 
 
 def _forget(state: State, name: Name, version: Version) -> None:

@@ -14,11 +14,13 @@ from stream.profiles import cuts, learning, summaries, trail
 from stream.profiles.reference import References, Tables, in_force_last, reference_key
 from stream.profiles.summaries import Dense
 from stream.stages.detect import inputs, readings, shown, tally, tell
-from stream.stages.detect.plan import plan
+from stream.stages.detect.decisions import Orders
+from stream.stages.detect.plan import KINDS, plan
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import Open, Version
 from stream.wire import codec
 from stream.wire.internal import Partial, Reference, Sample, Span
+from stream.wire.outbound import Kind
 from stream.wire.record import Outgoing
 
 Name: TypeAlias = tuple[str, str]
@@ -36,6 +38,7 @@ class Closing(Struct, frozen=True, eq=False):
     references: References
     name: Name
     start_ms: int
+    orders: Orders = Orders()
 
     @property
     def end_ms(self) -> int:
@@ -46,6 +49,11 @@ class Closing(Struct, frozen=True, eq=False):
     def effective_from_ms(self) -> int:
         """From when on a reference learned from it is in force."""
         return self.end_ms + REFERENCE_DELAY_WINDOWS * self.settings.windows.size
+
+    @property
+    def muted(self) -> frozenset[Kind]:
+        """The kinds of alerts about inputs that are muted. Nothing is learned of such a window: it is not normal."""
+        return self.orders.muted.intersection(KINDS)
 
 
 def close(closing: Closing, version: Version) -> Told:
@@ -58,6 +66,8 @@ def close(closing: Closing, version: Version) -> Told:
         watched=True,
         next_ms=closing.end_ms,
         seen_ms=closing.end_ms if spans else version.seen_ms,
+        said={},
+        suppressed=0,
         trail=trail.append(version.trail, closing.start_ms, spans),
         open={other: one for other, one in version.open.items() if other != closing.start_ms},
     )
@@ -67,7 +77,7 @@ def close(closing: Closing, version: Version) -> Told:
     )
     sampled = window.sample is not None and window.sample.rows > 0
     records: list[Outgoing] = []
-    if window.sample is not None and sampled and not present:
+    if window.sample is not None and sampled and not present and not closing.muted:
         version, records = _sampled(closing, version, window.sample)
     if not present and version.reference_id is None:
         return version, records
@@ -77,7 +87,7 @@ def close(closing: Closing, version: Version) -> Told:
         version, records = _under(closing, version, tables, spans)
     profile = _dense(tables, partial)
     mixed = sampled or len(present) > 1
-    if not mixed:
+    if not mixed and not closing.muted:
         version, learned = _counted(closing, version, tables, profile)
         records = records + learned
     version, told = _judged(closing, version, tables, profile, partial, mixed=mixed)
@@ -92,16 +102,18 @@ def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
     if before is None:
         raise ValueError("a window is judged under a reference only")
     own = plan(closing.settings, tables, before.serving)
-    after, judged = (before, None) if mixed else inputs.update(own, before, closing.start_ms, profile)
-    window = shown.closed(closing.name, own, closing.start_ms, profile, judged)
+    after, judged = (before, None) if mixed else inputs.update(own, before, closing.start_ms, profile, closing.muted)
+    window = shown.closed(closing.name, own, closing.start_ms, profile, judged, closing.orders)
+    worst = partial.worst if partial is not None else []
     rows, alerts = tell.alerts(window, version, after)
     records = [
         *alerts,
-        *tell.outlier_notices(window, partial.worst if partial is not None else ()),
+        *tell.outlier_notices(window, worst),
         *readings.readings(window, tell.alert_ids(window, rows)),
     ]
     settled = tell.settled(window, version, after, rows)
-    return replace(version, watch=settled, alerts=rows, said=tally.verdicts(own, judged)), records
+    said, suppressed = tally.verdicts(own, judged), tell.suppressed(window, version, worst)
+    return replace(version, watch=settled, alerts=rows, said=said, suppressed=suppressed), records
 
 
 def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[Span]) -> Told:

@@ -3,6 +3,7 @@
 Under a reference that does not know serving, how serving spreads is learned from the first live windows (2.8).
 """
 
+from collections.abc import Collection
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from stream.stages.detect import watch as watching
 from stream.stages.detect.plan import InputsPlan, Serving, counted, of_columns
 from stream.stages.detect.state import Calibration, Watch
 from stream.stages.detect.watch import Judged, Window
+from stream.wire.outbound import Kind
 
 CALIBRATION_WINDOWS: Final = 100
 """Live windows with events that are learned from; verdicts stop at a warning until then."""
@@ -26,23 +28,31 @@ def start(plan: InputsPlan, first_ms: int, began: dict[tuple[str, int], int]) ->
     return watching.start(plan, first_ms, began, _calibration(plan))
 
 
-def update(plan: InputsPlan, watch: Watch, start_ms: int, profile: Dense) -> tuple[Watch, Judged]:
-    """One window further."""
-    after, judged = watching.update(plan, watch, window(plan, start_ms, profile))
-    return _calibrated(plan, after, start_ms, profile), judged
+def update(
+    plan: InputsPlan, watch: Watch, start_ms: int, profile: Dense, muted: Collection[Kind] = ()
+) -> tuple[Watch, Judged]:
+    """One window further. Nothing is learned of one that is muted."""
+    after, judged = watching.update(plan, watch, window(plan, start_ms, profile, muted))
+    return after if muted else _calibrated(plan, after, start_ms, profile), judged
 
 
-def window(plan: InputsPlan, start_ms: int, profile: Dense) -> Window:
-    """The window of a profile of inputs: its scores are u and v of the ordered signals."""
+def window(plan: InputsPlan, start_ms: int, profile: Dense, muted: Collection[Kind] = ()) -> Window:
+    """The window of a profile of inputs: its scores are u and v of the ordered signals.
+
+    Members of the kinds in `muted` do not bet on it.
+    """
+    unseen = season.is_unseen(plan, start_ms)
+    no_bet = np.full(plan.ln_threshold.shape, Reason.LEARNING if unseen else Reason.NONE, np.int8)
+    no_bet[:, [column.kind in muted for column in plan.columns]] = Reason.MUTED
+    numeric = [place for place, column in enumerate(plan.columns) if column.numeric is not None]
     n = describe.valid_events(plan.tables.scale, profile.counts)
-    reason = Reason.LEARNING if season.is_unseen(plan, start_ms) else Reason.NONE
     moments = np.concatenate([profile.moments, n[:, :, None]], axis=2)
     return Window(
         start_ms=start_ms,
         counts=counted(plan, profile),
-        moments=moments.reshape(-1, moments.shape[2]),
+        moments=(moments * (no_bet[:, numeric, None] == Reason.NONE)).reshape(-1, moments.shape[2]),
         scores=reference.scores(plan.tables, profile.counts),
-        no_bet=np.full(plan.ln_threshold.shape, reason, np.int8),
+        no_bet=no_bet,
         normal=season.normal(plan, start_ms),
     )
 

@@ -41,6 +41,8 @@ class Overview(Struct, frozen=True, eq=False):
     versions: Mapping[Name, Standing] = field(default_factory=dict)
     verdicts: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By detector and level, since its state began."""
+    suppressed: int = 0
+    """Alerts and notices that mutes have kept back, likewise."""
     alarms: int = 0
     """Episodes above `info` that began in the last `budget.period` of event time."""
     share: float = 0.0
@@ -62,6 +64,7 @@ def overview(
             for name, version in state.versions.items()
         },
         verdicts=state.tally.verdicts,
+        suppressed=state.tally.suppressed,
         alarms=sum(state.tally.alarms.values()),
         share=len(state.versions) / settings.budget.model_versions,
     )

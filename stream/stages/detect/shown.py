@@ -11,6 +11,7 @@ from stream.profiles import describe, reference
 from stream.profiles.reference import Tables
 from stream.profiles.summaries import Dense
 from stream.stages.detect import season
+from stream.stages.detect.decisions import Orders
 from stream.stages.detect.plan import RATE, InputsPlan, counted
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.watch import Judged
@@ -63,6 +64,8 @@ class Closed(Struct, frozen=True, eq=False):
     judged: Judged | None
     """None where a window mixes references."""
     shown: Shown
+    orders: Orders = Orders()
+    """What people have decided of it."""
 
     @property
     def settings(self) -> Settings:
@@ -80,7 +83,14 @@ class Closed(Struct, frozen=True, eq=False):
         return self.plan.tables
 
 
-def closed(name: tuple[str, str], plan: InputsPlan, start_ms: int, profile: Dense, judged: Judged | None) -> Closed:
+def closed(  # noqa: PLR0913 - all that a window is told by
+    name: tuple[str, str],
+    plan: InputsPlan,
+    start_ms: int,
+    profile: Dense,
+    judged: Judged | None,
+    orders: Orders | None = None,
+) -> Closed:
     """A window ready to be told: what all readings and alerts of it share is computed once."""
     tables, normal = plan.tables, season.normal(plan, start_ms)
     laws = (plan.ordered.law, plan.unordered.law) if normal is None else (normal.ordered, normal.unordered)
@@ -104,7 +114,7 @@ def closed(name: tuple[str, str], plan: InputsPlan, start_ms: int, profile: Dens
         numbers=np.concatenate([mean[:, :, None], std[:, :, None], quantiles], axis=2),
         slot=season.slot(plan, start_ms),
     )
-    return Closed(*name, plan, start_ms, profile, judged, shown)
+    return Closed(*name, plan, start_ms, profile, judged, shown, orders or Orders())
 
 
 def effects_of(counts: Ints, p: Floats, bins: Ints, *, ordered: bool) -> effects.Effects:

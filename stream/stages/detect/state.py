@@ -16,6 +16,7 @@ from stream.profiles.learning import State as LearningState
 from stream.profiles.overdispersion import Sums
 from stream.profiles.trail import Trail
 from stream.profiles.windows import Marks
+from stream.stages.detect.decisions import Decisions
 from stream.stages.detect.plan import Group, Serving
 from stream.wire.internal import Partial, Sample
 
@@ -155,9 +156,10 @@ class Version(Struct, frozen=True):
     """By segment name and kind."""
     open: dict[int, Open] = field(default_factory=dict)
     """By window start."""
-
     said: dict[tuple[str, str], int] = field(default_factory=dict)
     """Verdicts of the newest closed window, by detector and level."""
+    suppressed: int = 0
+    """Alerts and notices of the newest closed window that a mute has kept back."""
 
     def silent_for(self, duration_ms: int) -> bool:
         """Whether no event has come for so long, in event time."""
@@ -171,6 +173,8 @@ class Tally(Struct, frozen=True):
     """By detector and level."""
     alarms: dict[int, int] = field(default_factory=dict)
     """Episodes above `info` that began, by the end of the window in which they did; of the last `budget.period`."""
+    suppressed: int = 0
+    """Alerts and notices that mutes have kept back."""
 
 
 class State(Struct, frozen=True):
@@ -183,3 +187,4 @@ class State(Struct, frozen=True):
     refused: int = 0
     """Partial profiles of closed windows."""
     tally: Tally = field(default_factory=Tally)
+    decisions: Decisions = field(default_factory=Decisions)

@@ -31,7 +31,7 @@ def after(tally: Tally, before: Version, version: Version, end_ms: int, period_m
     alarms = {at_ms: count for at_ms, count in tally.alarms.items() if at_ms > end_ms - period_ms}
     if begun := sum(_begins(before.alerts.get(name), row) for name, row in version.alerts.items()):
         alarms[end_ms] = alarms.get(end_ms, 0) + begun
-    return Tally(counted, alarms)
+    return Tally(counted, alarms, tally.suppressed + version.suppressed)
 
 
 def _begins(before: lifecycle.Row | None, row: lifecycle.Row) -> bool:

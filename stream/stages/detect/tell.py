@@ -85,9 +85,9 @@ def settled(window: Closed, version: Version, watch: Watch, rows: Mapping[tuple[
 
 
 def outlier_notices(window: Closed, worst: Iterable[OutlyingRow]) -> list[Outgoing]:
-    """A notice for each of the worst rows of a window; none before the reference is complete."""
+    """A notice for each of the worst rows of a window; none before the reference is complete, none of a muted one."""
     found = window.tables.reference
-    if not found.complete:
+    if not found.complete or "outlier" in window.orders.muted:
         return []
     settings = window.settings
     notices = evidence.outlier_notices(
@@ -102,6 +102,19 @@ def outlier_notices(window: Closed, worst: Iterable[OutlyingRow]) -> list[Outgoi
         reference_origin=found.origin,
     )
     return [outbound.alert_record(notice) for notice in notices]
+
+
+def suppressed(window: Closed, version: Version, worst: Sequence[OutlyingRow]) -> int:
+    """How many alerts and notices of a window a mute has kept back."""
+    muted, found, settings = window.orders.muted, window.tables.reference, window.settings
+    notices = len(worst) if "outlier" in muted and found.complete else 0
+    size_ms, pending_ms = settings.windows.size, settings.alerts.pending_for
+    due = [
+        row.pending_since_ms is not None and 0 <= window.end_ms - row.pending_since_ms - pending_ms < size_ms
+        for (_, kind), row in version.alerts.items()
+        if kind in muted
+    ]
+    return notices + sum(due)
 
 
 def _nothing(row: lifecycle.Row, condition: lifecycle.Condition) -> bool:
@@ -123,6 +136,7 @@ def _condition(  # noqa: PLR0913 - private, all an alert is made of
 ) -> lifecycle.Condition:
     one = watch.episodes.get(group)
     judged = window.judged
+    name, decided = (window.model_id, window.model_version, window.tables.segments[group[0]]), window.orders.resolved
     columns = [] if one is None else [window.plan.columns[place] for place in one.moved]
     names = [f"{column.signal} {column.measure}" for column in columns]
     content, severity = row.content, _severity(window, group[1], meant)
@@ -133,6 +147,8 @@ def _condition(  # noqa: PLR0913 - private, all an alert is made of
         alarm=judged is not None and group in judged.alarms,
         returned=judged is not None and group in judged.returns,
         new_reference=new_reference,
+        operator=bool(decided) and evidence.Subject(*name, group[1]).fingerprint in decided,
+        muted=group[1] in window.orders.muted,
         silent_ms=window.end_ms - version.seen_ms,
         content=content,
         since_ms=one.points[one.moved[0]].earliest_ms if one is not None and one.moved else None,
