@@ -104,7 +104,16 @@ stream/
 │       ├── tally.py      verdicts and alarms, counted
 │       ├── overview.py   what metrics say of a task
 │       ├── impact.py     what the change of an open episode means for the model
-│       └── tell.py       alerts and notices
+│       ├── tell.py       alerts and notices
+│       ├── recent.py     what inputs leave behind for the outcomes of the same windows
+│       └── labels/       outcomes → windows → verdicts → alerts and readings, later than inputs
+│           ├── plan.py       what follows from a reference of outcomes
+│           ├── shown.py      a closed window of outcomes
+│           ├── readings.py   how well the model does, and how its labels come
+│           ├── tell.py       what alerts on outcomes say
+│           ├── damage.py     which segments and scores carry the loss
+│           ├── rivals.py     champion and challenger
+│           └── requests.py   when a new model is asked for
 ├── alerts/        5  what people are told     verdicts → alerts
 │   ├── lifecycle.py    the table pending → firing → resolved and its times, one row per fingerprint
 │   ├── policy.py       severity, labels, annotations

@@ -22,9 +22,11 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from pydantic_core import ErrorDetails
 
 from stream.alerts import policy
+from stream.alerts.retrain import Settings as Retrain
 from stream.detectors import ENABLED, river
 from stream.detectors.adwin import Settings as Adwin
 from stream.detectors.budget import Settings as Budget
+from stream.detectors.challenger import Settings as Challenger
 from stream.detectors.histogram import Settings as Histogram
 from stream.detectors.mean import Settings as Mean
 from stream.detectors.page_hinkley import Settings as PageHinkley
@@ -160,6 +162,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     outliers: Outliers = Outliers()
     limits: Limits = Limits()
     alerts: policy.Settings = policy.Settings()
+    retrain: Retrain = Retrain()
+    challenger: Challenger = Challenger()
     http: worker.Http = worker.Http()
     log: worker.Log = worker.Log()
     metrics: worker.Metrics = worker.Metrics()

@@ -72,11 +72,13 @@ class Subject(Struct, frozen=True):
     model_version: str
     segment: str
     kind: Kind
+    scope: str = ""
+    """What of it, where one kind has two alerts: `labels` of `data_quality`."""
 
     @property
     def fingerprint(self) -> str:
         """Names the alert; the same for every episode."""
-        return fingerprint(self.model_id, self.model_version, self.segment, self.kind)
+        return fingerprint(self.model_id, self.model_version, self.segment, self.kind, self.scope)
 
 
 class Situation(Struct, frozen=True, kw_only=True):
@@ -381,7 +383,8 @@ def _outlier_details(row: OutlyingRow, threshold: int, *, values: bool) -> Outli
 
 
 def _identity(subject: Subject) -> dict[str, str]:
-    return {name: getattr(subject, name) for name in policy.IDENTIFYING}
+    own = {name: getattr(subject, name) for name in policy.IDENTIFYING}
+    return own | {policy.SCOPE: subject.scope} if subject.scope else own
 
 
 def _annotations(

@@ -33,6 +33,8 @@ LARGE: Final = 0.5
 
 IDENTIFYING: Final = ("model_id", "model_version", "segment", "kind")
 """The labels every alert has, which make its fingerprint."""
+SCOPE: Final = "scope"
+"""A label more, where one kind has two alerts."""
 OWN_ANNOTATIONS: Final = ("summary", "description", "action", "dashboard_url")
 PLACEHOLDERS: Final = (*IDENTIFYING, "severity", "fingerprint", "alert_id")
 """What an annotation may hold in braces, as in "https://example.org/runbooks/{kind}"."""
@@ -69,7 +71,7 @@ class Settings(BaseModel):
     @field_validator("labels")
     @classmethod
     def _labels_are_new(cls, labels: dict[str, str]) -> dict[str, str]:
-        return _checked_names(labels, IDENTIFYING)
+        return _checked_names(labels, (*IDENTIFYING, SCOPE))
 
     @field_validator("annotations")
     @classmethod
@@ -137,7 +139,7 @@ def higher(one: Severity, other: Severity | None) -> Severity:
 
 def labels(settings: Settings, identity: Mapping[str, str]) -> dict[str, str]:
     """The identifying labels, then those of the operator."""
-    return {**{name: identity[name] for name in IDENTIFYING}, **settings.labels}
+    return {**identity, **settings.labels}
 
 
 def annotations(settings: Settings, values: Mapping[str, str]) -> dict[str, str]:

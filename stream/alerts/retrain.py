@@ -62,6 +62,8 @@ class State(Struct, frozen=True):
     """When the last request was made."""
     named: tuple[str, ...] = ()
     """Alerts that requests have named."""
+    alert_id: str | None = None
+    """Of the last request."""
 
 
 def request(

@@ -3,7 +3,7 @@
 Pure functions of the alert. Numbers are short (51.2k, 41 %) and always precise enough to show a difference.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from math import floor, log, log10
 from typing import Final, NamedTuple, TypeAlias
@@ -14,6 +14,7 @@ from stream.wire.outbound import (
     BurstDetails,
     ChallengerDetails,
     ConceptDetails,
+    Damage,
     Details,
     DriftDetails,
     EventName,
@@ -221,7 +222,8 @@ def _of_condition(alert: Alert, details: _Condition) -> Texts:
             metric = details.metric.replace("_", " ")
             text = percent if metric.endswith("rate") or metric == "accuracy" else number
             news = f"{metric} {change(details.before, details.after, text)} over {number(details.n_pairs)} pairs"
-            return Texts(news, _story(alert), "Check that the labels are sound; then roll back or retrain.")
+            story = f"{_story(alert)}{_beside(details)}{_where(details.damage)}"
+            return Texts(news, story, "Check that the labels are sound; then roll back or retrain.")
         case ConceptDetails():
             return _of_concept(alert, details)
 
@@ -293,8 +295,34 @@ def _of_concept(alert: Alert, details: ConceptDetails) -> Texts:
     residual = f"mean residual {number(details.residual, 2)} over {number(details.n_pairs)} pairs"
     first = "Check the producers of the inputs, which moved too; then retrain" if details.inputs_moved else "Retrain"
     return Texts(
-        f"labels no longer follow the predictions, {residual}", _story(alert), f"{first} on labels since the change."
+        f"labels no longer follow the predictions, {residual}",
+        f"{_story(alert)}{_beside(details)}{_where(details.damage)}",
+        f"{first} on labels since the change.",
     )
+
+
+def _beside(details: PerformanceDetails | ConceptDetails) -> str:
+    """What else moved: inputs, labels, the relation of both."""
+    relation = isinstance(details, PerformanceDetails) and details.relation_moved
+    moved = [
+        name
+        for name, is_moved in (
+            ("the inputs", details.inputs_moved),
+            ("the share of each label", details.labels_moved),
+            ("the relation of predictions and labels", relation),
+        )
+        if is_moved
+    ]
+    return f" Also moved: {listing(moved)}." if moved else ""
+
+
+def _where(damage: Sequence[Damage]) -> str:
+    """The largest shares of the loss."""
+    places = []
+    for one in damage[:_LISTED]:
+        low, high = one.scores or (0.0, 1.0)
+        places.append(f"{one.segment or f'scores {number(low)} to {number(high)}'} ({percent(one.share)})")
+    return f" Most of it comes from {listing(places)}." if places else ""
 
 
 def _of_unconfirmed(alert: Alert, *, may_not_mature: bool) -> Texts:

@@ -86,6 +86,9 @@ def detect_settings(loaded: Loaded) -> detect.Settings:
         },
         declared={model.id: declared(config, model.id) for model in config.models},
         topics=tuple(config.topics.predictions),
+        outcomes={model.id: model for model in config.models},
+        challenger=config.challenger,
+        retrain=config.retrain,
     )
 
 

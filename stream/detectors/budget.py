@@ -20,6 +20,8 @@ Kind: TypeAlias = Literal[
     "data_drift", "prediction_drift", "concept_drift", "performance", "data_quality", "outlier", "silence"
 ]
 
+Scope: TypeAlias = Literal["inputs", "outcomes"]
+
 KIND_SHARES: Final[dict[Kind, float]] = {
     "data_drift": 0.30,
     "prediction_drift": 0.15,
@@ -30,6 +32,9 @@ KIND_SHARES: Final[dict[Kind, float]] = {
     "silence": 0.05,
 }
 """What each kind of alert may spend; they sum to 1. Inputs get most, because they are most."""
+PARTS: Final[dict[Scope, dict[Kind, float]]] = {"inputs": {"data_quality": 2 / 3}, "outcomes": {"data_quality": 1 / 3}}
+"""Outcomes close later than inputs, so a kind that both have is two groups: what labels are like, their delay and how
+many come, takes a third of it. All of a kind that is not here."""
 SEGMENT_VALUES_MIN: Final = 8
 """Segment shares are cut for at least this many values, so that the second and the eighth change no threshold."""
 _LISTING_LEVEL: Final = 0.1
@@ -58,13 +63,14 @@ class Settings(BaseModel):
         return value
 
 
-def share(settings: Settings, kind: Kind, *, segment_values: int, whole: bool) -> float:
+def share(settings: Settings, kind: Kind, *, segment_values: int, whole: bool, scope: Scope = "inputs") -> float:
     """The part of the budget that one group may spend, in (0, 1].
 
-    A group is (model version, segment, kind). `segment_values` counts the values of all declared keys, `other`
-    included; 0 without segments. `whole` marks the segment `all`. Over C versions the shares sum to at most 1.
+    A group is (model version, segment, kind), of inputs or of outcomes. `segment_values` counts the values of all
+    declared keys, `other` included; 0 without segments. `whole` marks the segment `all`. Over C versions the shares sum
+    to at most 1.
     """
-    part = KIND_SHARES[kind] / settings.model_versions
+    part = KIND_SHARES[kind] * PARTS[scope].get(kind, 1.0) / settings.model_versions
     if segment_values == 0:
         return part
     if whole:

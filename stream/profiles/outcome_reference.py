@@ -29,9 +29,10 @@ Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 _EDGE_DIGITS: Final = 6
 """Digits of an edge as it is written: powers differ between machines in their last bit, a name must not."""
-_ERROR_EDGES: Final = [
+ERROR_EDGES: Final = [
     float(f"{2.0 ** (quarter / 4):.{_EDGE_DIGITS}g}") for quarter in range(-4 * ERROR_OCTAVES, 4 * ERROR_OCTAVES + 1)
 ]
+"""Between the cells of sizes of errors."""
 _DELAY_EDGES: Final = (DELAY_EDGES_MS / 1000).tolist()
 
 
@@ -119,7 +120,7 @@ def _signals(total: Outcomes, known: OutcomeReference) -> dict[str, SignalRefere
         found[ERROR] = _signal(total, np.stack([total.confusion.sum((1, 2)) - total.wrong, total.wrong], axis=1))
     elif total.errors[0].any():
         mean = known.mean_error.get(ALL)
-        found[ERROR] = replace(_signal(total, total.errors), type="numeric", edges=_ERROR_EDGES, mean=mean)
+        found[ERROR] = replace(_signal(total, total.errors), type="numeric", edges=ERROR_EDGES, mean=mean)
     if total.delays[0].any():
         found[DELAY] = replace(_signal(total, total.delays), type="numeric", edges=_DELAY_EDGES)
     if total.ended[0]:

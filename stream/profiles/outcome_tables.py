@@ -111,6 +111,8 @@ class OutcomeTables(Struct, frozen=True, eq=False):
     """[G, 2] of u, and of |2u - 1|."""
     calibration: Floats
     """[G, table bins] how often it happened at this score."""
+    scored: Ints
+    """[G, table bins] pairs behind it."""
     ranges: list[ScoreRange]
     """At least one."""
     error_rate: Floats
@@ -167,6 +169,7 @@ def compile_outcomes(total: Outcomes, serving: Serving) -> OutcomeTables:
         delay_p=np.zeros((g, ORDERED_BINS)),
         delay_variance=_variances(total.delays, np.stack([delay_u, np.abs(2 * delay_u - 1)])),
         calibration=calibrated(table),
+        scored=table.sum(-1),
         ranges=ranges,
         error_rate=np.zeros((g, len(ranges))),
         loss=_mid(total.errors[0]),

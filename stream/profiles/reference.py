@@ -589,6 +589,11 @@ class References:
                 continue
         return None
 
+    def is_retired(self, reference_id: str, offset: int) -> bool:
+        """Whether a reference of scope `outcomes` had been retired, as of an offset of the log."""
+        known = self._by_id.get(reference_id)
+        return known is not None and known.retired < offset
+
     def outcome_reference(self, reference_id: str, read: Callable[[Reference], R]) -> R | None:
         """What `read` makes of a reference of scope `outcomes`, in force or not; None when it is unknown."""
         known = self._by_id.get(reference_id)

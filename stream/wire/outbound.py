@@ -217,8 +217,24 @@ class SilenceDetails(Struct, frozen=True):
     windows: Count
 
 
+class Damage(Struct, frozen=True):
+    """Where the loss comes from: a segment, or a range of scores, with its share of what is lost beyond the reference.
+
+    Shares of segments may add up to more than 1: keys overlap. `n` pairs have come there since the change.
+    """
+
+    segment: str | None
+    scores: tuple[float, float] | None
+    share: float
+    n: Count
+
+
 class PerformanceDetails(Struct, frozen=True):
-    """Details of `performance`; `interval` holds the metric now with the given confidence."""
+    """Details of `performance`; `interval` holds the metric now with the given confidence.
+
+    What moved beside it: the inputs (an alert of `data_drift` was open), the labels (how often each occurs), the
+    relation of both (an alert of `concept_drift`). `damage` is ranked by share.
+    """
 
     metric: str
     before: float
@@ -228,16 +244,25 @@ class PerformanceDetails(Struct, frozen=True):
     n_pairs: Count
     coverage: Share | None
     label_delay_p50_seconds: float | None
+    inputs_moved: bool = False
+    labels_moved: bool = False
+    relation_moved: bool = False
+    damage: list[Damage] = field(default_factory=list)
 
 
 class ConceptDetails(Struct, frozen=True):
-    """Details of `concept_drift`: mean residual between label and calibrated probability."""
+    """Details of `concept_drift`: mean residual between label and calibrated probability.
+
+    `labels_moved`: how often each label occurs has changed. `damage` tells where the residuals come from.
+    """
 
     residual: float
     interval: tuple[float, float]
     confidence: Share
     n_pairs: Count
     inputs_moved: bool
+    labels_moved: bool = False
+    damage: list[Damage] = field(default_factory=list)
 
 
 class ChallengerDetails(Struct, frozen=True):
@@ -424,11 +449,16 @@ class Reading(Struct, frozen=True, kw_only=True):
     level: Level
     alert_id: Hex32 | None
     verdicts: list[Verdict]
+    interval: tuple[float, float] | UnsetType = UNSET
+    """Of a gain alone: where its mean since the start lies, with `challenger.confidence` at every look."""
 
 
-def fingerprint(model_id: str, model_version: str, segment: str, kind: Kind) -> str:
-    """Names an alert by what it is about, never by values: 16 hex digits, the same for every episode."""
-    return _digest([model_id, model_version, segment, kind])[:16]
+def fingerprint(model_id: str, model_version: str, segment: str, kind: Kind, scope: str = "") -> str:
+    """Names an alert by what it is about, never by values: 16 hex digits, the same for every episode.
+
+    `scope` stands behind the other four where one kind has two alerts.
+    """
+    return _digest([model_id, model_version, segment, kind, *([scope] if scope else [])])[:16]
 
 
 def alert_id(fingerprint: str, starts_at_ms: int, discriminator: str = "") -> str:
@@ -519,8 +549,9 @@ def json_schema(name: str, draft: Draft = "2020-12") -> dict[str, Any]:
     details = {struct: None for structs in DETAILS.values() for struct in structs} if model is Alert else {}
     _, parts = msgspec.json.schema_components((model, *details), ref_template="#/$defs/{name}")
     root = parts.pop(model.__name__)
-    # A default is for our own convenience: on the wire the field is always there.
-    root["required"] = list(root["properties"])
+    # A default is for our own convenience: on the wire the field is always there, unless it may be left out.
+    optional = {one.name for one in msgspec.structs.fields(model) if one.default is UNSET}
+    root["required"] = [name for name in root["properties"] if name not in optional]
     root["properties"]["schema_version"].pop("default", None)
     if model is Alert:
         root["allOf"] = [_details_rule(kind, structs) for kind, structs in DETAILS.items()]

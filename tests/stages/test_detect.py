@@ -167,12 +167,12 @@ def test_what_no_ingest_has_written_is_no_record_of_ours(known: References) -> N
             detect.step(settings, known, detect.start(settings), [record])
 
 
-def test_detect_says_which_reference_a_profile_waits_for(known: References, reference: Reference) -> None:
+def test_detect_says_which_reference_a_profile_waits_for_and_how_far_a_watermark_had_heard(known: References, reference: Reference) -> None:
     flow = Flow(known)
     flow.read(Stream().records(10))
     flow.commit()
     asked = [detect.waits_for(References.empty(), record) for record in flow.log]
-    assert asked == [reference.reference_id, None]
+    assert asked == [reference.reference_id, "before offset 1"]
     assert [detect.waits_for(known, record) for record in flow.log] == [None, None]
 
 

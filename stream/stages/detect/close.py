@@ -4,21 +4,25 @@ The reference of the newest partial profile judges the window. Another one than 
 detectors begin anew; a window that mixes references, or bins with samples, judges nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from stream.alerts.lifecycle import Row
 from stream.profiles import cuts, learning, summaries, trail
 from stream.profiles.reference import References, Tables, in_force_last, reference_key
 from stream.profiles.summaries import Dense
-from stream.stages.detect import inputs, readings, shown, tally, tell
+from stream.stages.detect import inputs, readings, recent, shown, tally, tell
 from stream.stages.detect.decisions import Orders
 from stream.stages.detect.plan import KINDS, plan
+from stream.stages.detect.recent import Answers, Spell
 from stream.stages.detect.settings import Settings
-from stream.stages.detect.state import Open, Version
+from stream.stages.detect.shown import Closed
+from stream.stages.detect.state import Open, Version, Watch
 from stream.wire import codec
+from stream.wire.control import Retrained
 from stream.wire.internal import Partial, Reference, Sample, Span
 from stream.wire.outbound import Kind
 from stream.wire.record import Outgoing
@@ -39,6 +43,10 @@ class Closing(Struct, frozen=True, eq=False):
     name: Name
     start_ms: int
     orders: Orders = Orders()
+    references_offset: int = 0
+    """Where the log of references had come, by the log of watermarks."""
+    retrained: Mapping[str, Retrained] = {}
+    """What came of requests to retrain, by their alert id."""
 
     @property
     def end_ms(self) -> int:
@@ -75,6 +83,8 @@ def close(closing: Closing, version: Version) -> Told:
         (_known(closing, reference_id) for reference_id in window.partials),
         key=lambda tables: in_force_last(tables.reference),
     )
+    if closing.settings.outcome_topics:
+        version = replace(version, answers=_answers(closing, version, window))
     sampled = window.sample is not None and window.sample.rows > 0
     records: list[Outgoing] = []
     if window.sample is not None and sampled and not present and not closing.muted:
@@ -94,6 +104,13 @@ def close(closing: Closing, version: Version) -> Told:
     return version, records + told
 
 
+def _answers(closing: Closing, version: Version, window: Open) -> dict[int, Answers]:
+    """What closed windows leave for their outcomes, this one too."""
+    segments = {name: _known(closing, name).segments for name in window.partials}
+    found = recent.answers(window.partials.values(), segments)
+    return recent.kept(version.answers, closing.end_ms, found)
+
+
 def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
     closing: Closing, version: Version, tables: Tables, profile: Dense, partial: Partial | None, *, mixed: bool
 ) -> Told:
@@ -111,9 +128,25 @@ def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
         *tell.outlier_notices(window, worst),
         *readings.readings(window, tell.alert_ids(window, rows)),
     ]
-    settled = tell.settled(window, version, after, rows)
-    said, suppressed = tally.verdicts(own, judged), tell.suppressed(window, version, worst)
-    return replace(version, watch=settled, alerts=rows, said=said, suppressed=suppressed), records
+    version = replace(
+        version,
+        watch=tell.settled(window, own, version, after, rows),
+        alerts=rows,
+        said=tally.verdicts(own, judged),
+        suppressed=tell.suppressed(window, version, worst),
+        spells=recent.spells(version.spells, rows, _firing(window, after, rows), closing.end_ms),
+    )
+    return version, records
+
+
+def _firing(window: Closed, watch: Watch, rows: Mapping[tuple[str, str], Row]) -> Iterator[Spell]:
+    """The alerts that are open after a window, each since when its change began."""
+    for (segment, kind), alert_id in tell.alert_ids(window, rows).items():
+        name = window.segments[segment]
+        starts_ms = rows[name, kind].starts_at_ms
+        one = watch.episodes.get((segment, kind))
+        if starts_ms is not None and one is not None and one.moved:
+            yield Spell(name, kind, alert_id, one.points[one.moved[0]].at_ms, starts_ms)
 
 
 def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[Span]) -> Told:

@@ -45,6 +45,8 @@ class Subject(Struct, frozen=True):
     name: Name
     segments: Sequence[str]
     kinds: Sequence[Kind]
+    scope: str = ""
+    """Of its `data_quality`."""
 
 
 class Orders(Struct, frozen=True):
@@ -115,5 +117,7 @@ def _any_resolves(held: Mapping[Name, Held]) -> bool:
 def _fingerprints(subject: Subject) -> frozenset[str]:
     """Of all alerts that a window may tell of."""
     return frozenset(
-        fingerprint(*subject.name, segment, kind) for segment in subject.segments for kind in subject.kinds
+        fingerprint(*subject.name, segment, kind, subject.scope if kind == "data_quality" else "")
+        for segment in subject.segments
+        for kind in subject.kinds
     )

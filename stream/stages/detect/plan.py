@@ -5,6 +5,7 @@ reference come first, in its order; then their rates; then the rates of rows. Ma
 [G, C].
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
@@ -25,6 +26,8 @@ Group: TypeAlias = tuple[int, GroupKind]
 """Index of a segment, and a kind."""
 KINDS: Final[tuple[GroupKind, ...]] = ("data_drift", "prediction_drift", "data_quality", "outlier")
 """Of inputs."""
+OUTCOME_KINDS: Final[tuple[GroupKind, ...]] = ("data_quality", "concept_drift", "performance")
+"""Of outcomes. Performance comes last: its alerts say whether the relation has moved."""
 SHAPED: Final = frozenset({"data_drift", "prediction_drift", "outlier", "performance", "concept_drift"})
 """Kinds whose alerts name the type of the change (`contracts.md` 4)."""
 MEASURES_OF_TESTS: Final = {"adwin": ("mean", "spread"), "page_hinkley": ("mean",)}
@@ -58,6 +61,15 @@ class Column(Struct, frozen=True):
     kind: GroupKind
     numeric: int | None = None
     """Of a distribution: place among the numeric signals."""
+
+
+class Spending(Struct, frozen=True, eq=False):
+    """How the budget is spent: fields as in `Plan`."""
+
+    members: dict[GroupKind, Ints]
+    ln_group: dict[GroupKind, Floats]
+    shares: dict[GroupKind, Floats]
+    ln_threshold: Floats
 
 
 class Plan(Struct, frozen=True, eq=False, kw_only=True):
@@ -109,21 +121,12 @@ class InputsPlan(Plan, frozen=True, eq=False, kw_only=True):
 @lru_cache(maxsize=1024)
 def plan(settings: Settings, tables: Tables, serving: Serving | None) -> InputsPlan:
     """The plan of a model version; remembered, since its laws cost some 10 ms per 1,000 series."""
-    segments, columns = len(tables.segments), _columns(tables)
-    of_kind = {kind: np.flatnonzero([column.kind == kind for column in columns]) for kind in KINDS}
-    shares = {kind: _shares(settings, kind, segments) for kind in KINDS}
-    ln_group = {
-        kind: np.array([budget.ln_threshold(settings.budget, settings.windows.size, share) for share in shares[kind]])
-        for kind in KINDS
-    }
-    ln_threshold = np.zeros((segments, len(columns)))
-    for kind, own in of_kind.items():
-        ln_threshold[:, own] = ln_group[kind][:, None] - budget.ln_weights(len(own))
+    columns = _columns(tables)
+    spent = spending(settings, columns, KINDS, len(tables.segments), "inputs")
     phi, n_bar = _spread(tables, serving)
     ordered, unordered = (
-        _distributions(settings, tables, place, phi, n_bar, ln_threshold) for place in (ORDERED, UNORDERED)
+        _distributions(settings, tables, place, phi, n_bar, spent.ln_threshold) for place in (ORDERED, UNORDERED)
     )
-    judged = np.array([DETECTORS[column.family] in settings.enabled for column in columns], dtype=np.bool_)
     signals = len(tables.layout.names)
     return InputsPlan(
         settings=settings,
@@ -132,7 +135,7 @@ def plan(settings: Settings, tables: Tables, serving: Serving | None) -> InputsP
         serving_known=serving is not None or bool(np.isfinite(_known_spread(tables)[0][0, :signals]).any()),
         ordered=ordered,
         unordered=unordered,
-        rates=_rates(settings, tables, phi, n_bar, ln_threshold),
+        rates=_rates(settings, tables, phi, n_bar, spent.ln_threshold),
         means=no_means(settings.mean),
         tested=ORDERED,
         hinkley=page_hinkley.Law(tables.u_mean.reshape(-1), tables.u_sd.reshape(-1), ordered.n_bar / ordered.phi),
@@ -141,16 +144,43 @@ def plan(settings: Settings, tables: Tables, serving: Serving | None) -> InputsP
             name: [place for place, column in enumerate(columns) if column.signal == name]
             for name in (*tables.layout.names, *ROW_RATES)
         },
-        members={kind: own[judged[own]] for kind, own in of_kind.items()},
-        ln_group=ln_group,
-        shares=shares,
-        ln_threshold=ln_threshold,
-        tests={
-            name: MEASURES_OF_TESTS.get(name, ("mean",))
-            for name in settings.enabled
-            if name in MEASURES_OF_TESTS or name.startswith(river.PREFIX)
-        },
+        members=spent.members,
+        ln_group=spent.ln_group,
+        shares=spent.shares,
+        ln_threshold=spent.ln_threshold,
+        tests={name: MEASURES_OF_TESTS.get(name, ("mean",)) for name in tests_enabled(settings)},
     )
+
+
+def spending(
+    settings: Settings, columns: Sequence[Column], kinds: Sequence[GroupKind], segments: int, scope: budget.Scope
+) -> Spending:
+    """How the budget is spent on the groups of some kinds and their members."""
+    shares = {
+        kind: np.array(
+            [
+                budget.share(settings.budget, kind, segment_values=segments - 1, whole=g == 0, scope=scope)
+                for g in range(segments)
+            ]
+        )
+        for kind in kinds
+    }
+    ln_group = {
+        kind: np.array([budget.ln_threshold(settings.budget, settings.windows.size, share) for share in shares[kind]])
+        for kind in kinds
+    }
+    ln_threshold, members = np.zeros((segments, len(columns))), dict[GroupKind, Ints]()
+    judged = np.array([DETECTORS[column.family] in settings.enabled for column in columns], dtype=np.bool_)
+    for kind in kinds:
+        own = np.flatnonzero([column.kind == kind for column in columns])
+        ln_threshold[:, own] = ln_group[kind][:, None] - budget.ln_weights(len(own))
+        members[kind] = own[judged[own]]
+    return Spending(members, ln_group, shares, ln_threshold)
+
+
+def tests_enabled(settings: Settings) -> list[str]:
+    """Detectors without an e-value that are at work."""
+    return [name for name in settings.enabled if name in MEASURES_OF_TESTS or name.startswith(river.PREFIX)]
 
 
 def counted(plan: InputsPlan, profile: Dense) -> tuple[Ints, Ints, Ints, Ints]:
@@ -223,12 +253,6 @@ def _columns(tables: Tables) -> list[Column]:
 def _kind_of(signal: str) -> GroupKind:
     """The group of a distribution: the inputs and the distance of the row, or what the model answers."""
     return "data_drift" if signal.startswith("feature:") or signal == "row:distance" else "prediction_drift"
-
-
-def _shares(settings: Settings, kind: GroupKind, segments: int) -> Floats:
-    return np.array(
-        [budget.share(settings.budget, kind, segment_values=segments - 1, whole=g == 0) for g in range(segments)]
-    )
 
 
 def _known_spread(tables: Tables) -> tuple[Floats, Floats]:

@@ -5,8 +5,9 @@ from typing import Final
 
 from stream.detectors import Reason, Verdicts
 from stream.profiles.reference import ROW_RATES
-from stream.stages.detect.plan import DETECTORS, ORDERED, RATE, Column, Group
+from stream.stages.detect.plan import DETECTORS, RATE, Column, Group, Plan
 from stream.stages.detect.shown import LEVELS, REASONS, Closed
+from stream.stages.detect.watch import Judged
 from stream.wire import outbound
 from stream.wire.codec import rfc3339
 from stream.wire.outbound import Reading, Verdict, significant
@@ -43,7 +44,7 @@ def _reading(
     numbers = [None] * 5 if where.numeric is None else shown.numbers[segment, where.numeric].tolist()
     mean, std, p05, p50, p95 = (significant(value, _RAW_DIGITS) for value in numbers)
     special = hits[[2, 0, 1]] if found.type == "categorical" else hits[:2]
-    verdicts = _verdicts(window, segment, columns)
+    own = _verdicts(window, segment, columns)
     return Reading(
         model_id=window.model_id,
         model_version=window.model_version,
@@ -70,9 +71,9 @@ def _reading(
         wasserstein=significant(float(sizes.wasserstein[at])) if n else None,
         counts=[*counts.tolist(), *special.tolist()],
         metrics=None,
-        level=_worst(verdicts),
+        level=worst(own),
         alert_id=_alert_of(window, segment, columns, alert_ids),
-        verdicts=verdicts,
+        verdicts=own,
     )
 
 
@@ -83,7 +84,7 @@ def _row_reading(
     tables, column = window.tables, window.plan.columns[columns[0]]
     n, hits = window.shown.rates[segment, column.place].tolist()
     known = tables.rates.row_mean[0, ROW_RATES.index(column.signal)]
-    verdicts = _verdicts(window, segment, columns)
+    own = _verdicts(window, segment, columns)
     return Reading(
         model_id=window.model_id,
         model_version=window.model_version,
@@ -110,9 +111,9 @@ def _row_reading(
         wasserstein=None,
         counts=[n - hits, hits, 0, 0],
         metrics=None,
-        level=_worst(verdicts),
+        level=worst(own),
         alert_id=_alert_of(window, segment, columns, alert_ids),
-        verdicts=verdicts,
+        verdicts=own,
     )
 
 
@@ -122,24 +123,41 @@ def _alert_of(window: Closed, segment: int, columns: Sequence[int], alert_ids: M
     return next((alert_ids[group] for group in groups if group in alert_ids), None)
 
 
-def _worst(verdicts: Sequence[Verdict]) -> outbound.Level:
-    return max((verdict.level for verdict in verdicts), key=_LEVEL_ORDER.index, default="not_ready")
-
-
 def _verdicts(window: Closed, segment: int, columns: Sequence[int]) -> list[Verdict]:
-    """Of the distribution of a signal first, of its scores, then of its rates."""
+    events = [_events(window, segment, window.plan.columns[place]) for place in columns]
+    return verdicts(window.plan, window.judged, segment, dict(zip(columns, events, strict=True)))
+
+
+def _events(window: Closed, segment: int, column: Column) -> int:
+    """What a verdict was made of: valid values, or rows."""
+    if column.family == RATE:
+        return int(window.shown.rates[segment, column.place, 0])
+    return int(window.shown.counts[column.family][segment, column.place].sum())
+
+
+def verdicts(plan: Plan, judged: Judged | None, segment: int, events: Mapping[int, int]) -> list[Verdict]:
+    """Of the members of one signal, in the order of the plan: of each what its own detector says, then what others do.
+
+    `events`: how many a member's verdict was made of, by column.
+    """
     found = []
-    for place in columns:
-        column = window.plan.columns[place]
-        if window.plan.families[column.family].enabled:
-            found.append(_member_verdict(window, segment, place, column))
-        if column.family == ORDERED:
-            found += _test_verdicts(window, segment, column)
+    for place, n in events.items():
+        column = plan.columns[place]
+        if plan.families[column.family].enabled:
+            found.append(_member_verdict(plan, judged, segment, place, n))
+        if column.family == plan.tested:
+            found += _test_verdicts(plan, judged, segment, column, n)
     return found
 
 
-def _member_verdict(window: Closed, segment: int, place: int, column: Column) -> Verdict:
-    judged, n, detector = window.judged, _events(window, segment, column), DETECTORS[column.family]
+def worst(verdicts: Sequence[Verdict]) -> outbound.Level:
+    """The level of a reading."""
+    return max((verdict.level for verdict in verdicts), key=_LEVEL_ORDER.index, default="not_ready")
+
+
+def _member_verdict(plan: Plan, judged: Judged | None, segment: int, place: int, n: int) -> Verdict:
+    column = plan.columns[place]
+    detector = DETECTORS[column.family]
     if judged is None:
         return _not_ready(column.measure, detector, n)
     statistic = significant(float(judged.statistic[segment, place]))
@@ -155,28 +173,21 @@ def _member_verdict(window: Closed, segment: int, place: int, column: Column) ->
     )
 
 
-def _test_verdicts(window: Closed, segment: int, column: Column) -> list[Verdict]:
-    """What detectors without an e-value say of an ordered signal."""
-    n, signals = _events(window, segment, column), len(window.plan.ordered.columns)
-    if window.judged is None:
-        return [_not_ready(measure, detector, n) for detector, own in window.plan.tests.items() for measure in own]
-    row, step = segment * signals + column.place, len(window.tables.segments) * signals
+def _test_verdicts(plan: Plan, judged: Judged | None, segment: int, column: Column, n: int) -> list[Verdict]:
+    """What detectors without an e-value say of a signal."""
+    if judged is None:
+        return [_not_ready(measure, detector, n) for detector, own in plan.tests.items() for measure in own]
+    own = len(plan.families[plan.tested].columns)
+    row, step = segment * own + column.place, len(plan.segments) * own
     return [
         _test_verdict(measure, asked.detector, asked.verdicts, place * step + row, n)
-        for asked in window.judged.asked
+        for asked in judged.asked
         for place, measure in enumerate(asked.measures)
     ]
 
 
 def _not_ready(measure: str, detector: str, n: int) -> Verdict:
     return Verdict(measure, detector, "not_ready", None, None, None, n, REASONS[Reason.REFERENCE_CHANGED])
-
-
-def _events(window: Closed, segment: int, column: Column) -> int:
-    """What a verdict was made of: valid values, or rows."""
-    if column.family == RATE:
-        return int(window.shown.rates[segment, column.place, 0])
-    return int(window.shown.counts[column.family][segment, column.place].sum())
 
 
 def _test_verdict(measure: str, detector: str, verdicts: Verdicts, row: int, n: int) -> Verdict:

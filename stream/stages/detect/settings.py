@@ -7,9 +7,11 @@ from msgspec import Struct, field
 from stream.alerts.evidence import Sender
 from stream.alerts.policy import ModelSettings
 from stream.alerts.policy import Settings as AlertSettings
+from stream.alerts.retrain import Settings as RetrainSettings
 from stream.detectors import ENABLED
 from stream.detectors.adwin import Settings as AdwinSettings
 from stream.detectors.budget import Settings as BudgetSettings
+from stream.detectors.challenger import Settings as ChallengerSettings
 from stream.detectors.histogram import Settings as HistogramSettings
 from stream.detectors.mean import Settings as MeanSettings
 from stream.detectors.page_hinkley import Settings as PageHinkleySettings
@@ -18,6 +20,7 @@ from stream.profiles.cuts import Declared
 from stream.profiles.learning import Settings as LearnSettings
 from stream.profiles.seasons import Settings as SeasonSettings
 from stream.profiles.windows import Settings as WindowSettings
+from stream.signals.outcomes import ModelSettings as OutcomeSettings
 from stream.signals.outliers import Settings as OutlierSettings
 from stream.wire.inbound import Limits
 
@@ -48,3 +51,12 @@ class Settings(Struct, frozen=True, eq=False):
     """By model id."""
     topics: tuple[str, ...] = ("predictions",)
     """Input topics whose partitions a window waits for."""
+    outcome_topics: tuple[str, ...] = ()
+    """Topics whose partitions a window of outcomes waits for: those of feedback, and that of pairs; none without any
+    feedback."""
+    outcomes: Mapping[str, OutcomeSettings] = field(default_factory=dict)
+    """By model id."""
+    horizon: int = 604_800_000
+    """Milliseconds after which a label does not count: so long nothing is learned of a new version's outcomes."""
+    challenger: ChallengerSettings = field(default_factory=ChallengerSettings)
+    retrain: RetrainSettings = field(default_factory=RetrainSettings)

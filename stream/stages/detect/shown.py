@@ -6,13 +6,14 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
+from stream.alerts.evidence import Subject
 from stream.detectors import Floats, Ints, Level, Reason, effects
 from stream.profiles import describe, reference
 from stream.profiles.reference import Tables
 from stream.profiles.summaries import Dense
 from stream.stages.detect import season
 from stream.stages.detect.decisions import Orders
-from stream.stages.detect.plan import RATE, InputsPlan, counted
+from stream.stages.detect.plan import RATE, Group, InputsPlan, counted
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.watch import Judged
 from stream.wire import outbound
@@ -81,6 +82,15 @@ class Closed(Struct, frozen=True, eq=False):
     def tables(self) -> Tables:
         """Of the reference."""
         return self.plan.tables
+
+    @property
+    def segments(self) -> list[str]:
+        """`all` first."""
+        return self.plan.segments
+
+    def subject(self, group: Group) -> Subject:
+        """What an alert of a group is about."""
+        return Subject(self.model_id, self.model_version, self.segments[group[0]], group[1])
 
 
 def closed(  # noqa: PLR0913 - all that a window is told by

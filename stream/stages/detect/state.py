@@ -3,8 +3,10 @@
 from msgspec import Struct, field
 
 from stream.alerts.lifecycle import Row
+from stream.alerts.retrain import State as RetrainState
 from stream.detectors import Floats, Ints
 from stream.detectors.adwin import State as AdwinState
+from stream.detectors.challenger import State as ChallengerState
 from stream.detectors.histogram import Law as HistogramLaw
 from stream.detectors.histogram import State as HistogramState
 from stream.detectors.locate import ChangePoint, ChangeType, History
@@ -13,14 +15,16 @@ from stream.detectors.mean import State as MeanState
 from stream.detectors.page_hinkley import State as PageHinkleyState
 from stream.detectors.river import State as RiverState
 from stream.profiles.learning import State as LearningState
+from stream.profiles.outcome_learning import State as OutcomeLearning
 from stream.profiles.overdispersion import Sums
 from stream.profiles.trail import Trail
 from stream.profiles.windows import Marks
 from stream.stages.detect.decisions import Decisions
 from stream.stages.detect.plan import Group, Serving
-from stream.wire.internal import Partial, Sample
+from stream.stages.detect.recent import Answers, Spell
+from stream.wire.internal import Outcomes, Partial, Sample
 
-STATE_VERSION = 5
+STATE_VERSION = 6
 
 
 class Open(Struct, frozen=True):
@@ -160,9 +164,57 @@ class Version(Struct, frozen=True):
     """Verdicts of the newest closed window, by detector and level."""
     suppressed: int = 0
     """Alerts and notices of the newest closed window that a mute has kept back."""
+    answers: dict[int, Answers] = field(default_factory=dict)
+    """What closed windows leave for their outcomes, by the end of the window; empty where there are none."""
+    spells: tuple[Spell, ...] = ()
+    """Its alerts while they were firing."""
 
     def silent_for(self, duration_ms: int) -> bool:
         """Whether no event has come for so long, in event time."""
+        return self.next_ms - self.seen_ms >= duration_ms
+
+
+class Rival(Struct, frozen=True):
+    """What is known of a challenger in one segment."""
+
+    state: ChallengerState
+    told: int = 0
+    """The last decision that was told."""
+
+
+class OutcomeVersion(Struct, frozen=True):
+    """The outcomes of one model version. Their windows close later than those of its inputs."""
+
+    next_ms: int
+    """Start of the next window to close."""
+    seen_ms: int
+    """End of the newest closed window with pairs, or with predictions at the end of their horizon."""
+    watched: bool = False
+    """Whether a window of it was closed: from then on no earlier one is taken."""
+    reference_id: str | None = None
+    """The reference of the newest window that was judged."""
+    learned: bytes | None = None
+    """The reference that was learned here, as it was published."""
+    segments: list[str] = field(default_factory=lambda: ["all"])
+    watch: Watch | None = None
+    learning: OutcomeLearning = field(default_factory=OutcomeLearning)
+    trail: Trail = field(default_factory=Trail)
+    alerts: dict[tuple[str, str], Row] = field(default_factory=dict)
+    """By segment name and kind."""
+    open: dict[int, Outcomes] = field(default_factory=dict)
+    """By window start."""
+    rivals: dict[str, Rival] = field(default_factory=dict)
+    """Of a challenger, by segment."""
+    retrain: RetrainState = field(default_factory=RetrainState)
+    said: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Verdicts of the newest closed window, by detector and level."""
+    suppressed: int = 0
+    """Alerts and notices of the newest closed window that a mute has kept back."""
+    relearns_ms: int | None = None
+    """From when on another reference is wanted than those in force until then."""
+
+    def silent_for(self, duration_ms: int) -> bool:
+        """Whether nothing has come for so long, in event time."""
         return self.next_ms - self.seen_ms >= duration_ms
 
 
@@ -182,6 +234,7 @@ class State(Struct, frozen=True):
 
     marks: Marks = field(default_factory=Marks)
     versions: dict[tuple[str, str], Version] = field(default_factory=dict)
+    outcomes: dict[tuple[str, str], OutcomeVersion] = field(default_factory=dict)
     digest: int = 0
     """Chained over the bytes of all that was published (`reliability.md` 4)."""
     refused: int = 0

@@ -6,7 +6,7 @@ from stream.alerts import lifecycle
 from stream.detectors import Codes
 from stream.stages.detect.plan import DETECTORS, Plan
 from stream.stages.detect.shown import LEVELS
-from stream.stages.detect.state import Tally, Version
+from stream.stages.detect.state import OutcomeVersion, Tally, Version
 from stream.stages.detect.watch import Judged
 
 
@@ -23,8 +23,10 @@ def verdicts(plan: Plan, judged: Judged | None) -> dict[tuple[str, str], int]:
     return found
 
 
-def after(tally: Tally, before: Version, version: Version, end_ms: int, period_ms: int) -> Tally:
-    """The tally after a window of a version was closed that ended at `end_ms`."""
+def after(
+    tally: Tally, before: Version | OutcomeVersion, version: Version | OutcomeVersion, end_ms: int, period_ms: int
+) -> Tally:
+    """The tally after a window of inputs or outcomes of a version was closed that ended at `end_ms`."""
     counted = {**tally.verdicts}
     for name, count in version.said.items():
         counted[name] = counted.get(name, 0) + count

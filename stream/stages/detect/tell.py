@@ -1,9 +1,10 @@
 """What one closed window is alerted as: alerts by the life cycle, notices of outliers."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import numpy as np
+from msgspec import Struct
 from msgspec.structs import replace
 
 from stream.alerts import evidence, lifecycle, policy
@@ -13,14 +14,74 @@ from stream.profiles.reference import Tables
 from stream.signals import outliers
 from stream.stages.detect import impact, inputs
 from stream.stages.detect import watch as watching
+from stream.stages.detect.decisions import Orders
 from stream.stages.detect.detections import Asked
-from stream.stages.detect.plan import DETECTORS, KINDS, ORDERED, RATE, Group
+from stream.stages.detect.plan import DETECTORS, KINDS, ORDERED, OUTCOME_KINDS, RATE, Group, GroupKind, Plan
+from stream.stages.detect.settings import Settings
 from stream.stages.detect.shown import LEVELS, QUANTILES, Closed, effects_of
 from stream.stages.detect.state import Episode, Version, Watch
+from stream.stages.detect.watch import Judged
 from stream.wire import outbound
 from stream.wire.internal import OutlyingRow, SignalReference, Span
 from stream.wire.outbound import Description, SignalEntry
 from stream.wire.record import Outgoing
+
+ALL_KINDS: Final = (*KINDS, *(kind for kind in OUTCOME_KINDS if kind not in KINDS))
+
+
+class Telling(Protocol):
+    """A closed window, as the life cycle of its alerts sees it."""
+
+    @property
+    def settings(self) -> Settings:
+        """Bound once."""
+
+    @property
+    def segments(self) -> Sequence[str]:
+        """`all` first."""
+
+    @property
+    def judged(self) -> Judged | None:
+        """None where nothing was."""
+
+    @property
+    def end_ms(self) -> int:
+        """When it ended."""
+
+    @property
+    def orders(self) -> Orders:
+        """What people have decided of it."""
+
+    def subject(self, group: Group) -> evidence.Subject:
+        """What an alert of a group is about."""
+
+
+class Past(Protocol):
+    """What is known of a model version from before."""
+
+    @property
+    def alerts(self) -> dict[tuple[str, str], lifecycle.Row]:
+        """By segment name and kind."""
+
+    @property
+    def seen_ms(self) -> int:
+        """End of the newest window with events."""
+
+    @property
+    def trail(self) -> trail.Trail:
+        """Where the recent windows stand in the input."""
+
+
+class Teller(Struct, frozen=True, eq=False):
+    """What the alerts of a window say, by group."""
+
+    plan: Plan
+    watch: Watch
+    kinds: Sequence[GroupKind]
+    detections: Mapping[Group, tuple[SignalEntry, ...]]
+    severity: Callable[[Group, policy.Impact | None], outbound.Severity]
+    impact: Callable[[Group], policy.Impact | None]
+    situation: Callable[[Group], evidence.Situation]
 
 
 def alerts(
@@ -35,47 +96,63 @@ def alerts(
 
     `harmed`: segments whose performance or concept has an open alert as of the same window end.
     """
-    rows, records = dict(version.alerts), []
-    detections = _detections(window)
-    for segment, name in enumerate(window.tables.segments):
-        for kind in KINDS:
-            own = detections.get((segment, kind), ())
+    teller = Teller(
+        plan=window.plan,
+        watch=watch,
+        kinds=KINDS,
+        detections=_detections(window),
+        severity=lambda group, meant: _severity(window, group[1], meant),
+        impact=lambda group: _meant(window, watch, group, harmed),
+        situation=lambda group: _situation(window, version, watch, group),
+    )
+    return told(window, version, teller, new_reference=new_reference)
+
+
+def told(
+    window: Telling, past: Past, teller: Teller, *, new_reference: bool = False
+) -> tuple[dict[tuple[str, str], lifecycle.Row], list[Outgoing]]:
+    """The rows of all groups after a window of inputs or of outcomes, and the alert records it publishes."""
+    rows, records = dict(past.alerts), []
+    for segment, name in enumerate(window.segments):
+        for kind in teller.kinds:
+            group = (segment, kind)
             row = rows.get((name, kind), lifecycle.Row())
-            meant = _meant(window, watch, (segment, kind), harmed)
-            condition = _condition(
-                window, version, watch, (segment, kind), row, own, meant, new_reference=new_reference
-            )
+            meant = teller.impact(group)
+            severity = teller.severity(group, meant)
+            condition = _condition(window, past, teller, group, row, severity, new_reference=new_reference)
             if _nothing(row, condition):
                 continue
             row, emissions = lifecycle.advance(row, condition, window.end_ms, window.settings.alerts)
             rows[name, kind] = row
-            records += [_record(window, version, watch, (segment, kind), emission, meant) for emission in emissions]
+            records += [_record(window, teller, group, emission, meant) for emission in emissions]
     return rows, records
 
 
-def alert_ids(window: Closed, rows: Mapping[tuple[str, str], lifecycle.Row]) -> dict[Group, str]:
+def alert_ids(window: Telling, rows: Mapping[tuple[str, str], lifecycle.Row]) -> dict[Group, str]:
     """The alert of each group that is firing."""
     found: dict[Group, str] = {}
-    for segment, name in enumerate(window.tables.segments):
-        for kind in KINDS:
+    for segment, name in enumerate(window.segments):
+        for kind in ALL_KINDS:
             row = rows.get((name, kind))
             if row and row.state is lifecycle.State.FIRING and row.starts_at_ms is not None:
-                subject = evidence.Subject(window.model_id, window.model_version, name, kind)
+                subject = window.subject((segment, kind))
                 found[segment, kind] = outbound.alert_id(subject.fingerprint, row.starts_at_ms)
     return found
 
 
-def settled(window: Closed, version: Version, watch: Watch, rows: Mapping[tuple[str, str], lifecycle.Row]) -> Watch:
+def settled(
+    window: Telling, plan: Plan, past: Past, watch: Watch, rows: Mapping[tuple[str, str], lifecycle.Row]
+) -> Watch:
     """The detectors' state after the telling: ended episodes are kept while their alert fires, evidence began anew."""
     if window.judged is None:
         return watch
     firing = alert_ids(window, rows)
     ended = {group: one for group, one in watch.ended.items() if group in firing}
     changed = sorted(window.judged.alarms | window.judged.returns)
-    calibrated = watch.serving is not None and not window.plan.serving_known
+    calibrated = watch.serving is not None and not plan.serving_known
     if not (changed or calibrated):
         return replace(watch, ended=ended)
-    here = next_offsets(span for entry in version.trail.entries for span in entry.spans)
+    here = next_offsets(span for entry in past.trail.entries for span in entry.spans)
     return replace(
         watch,
         ended=ended,
@@ -106,15 +183,19 @@ def outlier_notices(window: Closed, worst: Iterable[OutlyingRow]) -> list[Outgoi
 
 def suppressed(window: Closed, version: Version, worst: Sequence[OutlyingRow]) -> int:
     """How many alerts and notices of a window a mute has kept back."""
-    muted, found, settings = window.orders.muted, window.tables.reference, window.settings
-    notices = len(worst) if "outlier" in muted and found.complete else 0
-    size_ms, pending_ms = settings.windows.size, settings.alerts.pending_for
+    muted = "outlier" in window.orders.muted and window.tables.reference.complete
+    return held_back(window, version) + (len(worst) if muted else 0)
+
+
+def held_back(window: Telling, past: Past) -> int:
+    """How many alerts would have begun in a window but for a mute; `past` as of before it."""
+    size_ms, pending_ms = window.settings.windows.size, window.settings.alerts.pending_for
     due = [
         row.pending_since_ms is not None and 0 <= window.end_ms - row.pending_since_ms - pending_ms < size_ms
-        for (_, kind), row in version.alerts.items()
-        if kind in muted
+        for (_, kind), row in past.alerts.items()
+        if kind in window.orders.muted
     ]
-    return notices + sum(due)
+    return sum(due)
 
 
 def _nothing(row: lifecycle.Row, condition: lifecycle.Condition) -> bool:
@@ -124,22 +205,21 @@ def _nothing(row: lifecycle.Row, condition: lifecycle.Condition) -> bool:
 
 
 def _condition(  # noqa: PLR0913 - private, all an alert is made of
-    window: Closed,
-    version: Version,
-    watch: Watch,
+    window: Telling,
+    past: Past,
+    teller: Teller,
     group: Group,
     row: lifecycle.Row,
-    detections: tuple[SignalEntry, ...],
-    meant: policy.Impact | None,
+    severity: outbound.Severity,
     *,
     new_reference: bool,
 ) -> lifecycle.Condition:
-    one = watch.episodes.get(group)
+    one = teller.watch.episodes.get(group)
     judged = window.judged
-    name, decided = (window.model_id, window.model_version, window.tables.segments[group[0]]), window.orders.resolved
-    columns = [] if one is None else [window.plan.columns[place] for place in one.moved]
+    decided = window.orders.resolved
+    columns = [] if one is None else [teller.plan.columns[place] for place in one.moved]
     names = [f"{column.signal} {column.measure}" for column in columns]
-    content, severity = row.content, _severity(window, group[1], meant)
+    content = row.content
     if one is not None:
         content = lifecycle.content_of(row.lifted(severity), one.shape, names, one.shifts)
     return lifecycle.Condition(
@@ -147,27 +227,21 @@ def _condition(  # noqa: PLR0913 - private, all an alert is made of
         alarm=judged is not None and group in judged.alarms,
         returned=judged is not None and group in judged.returns,
         new_reference=new_reference,
-        operator=bool(decided) and evidence.Subject(*name, group[1]).fingerprint in decided,
+        operator=bool(decided) and window.subject(group).fingerprint in decided,
         muted=group[1] in window.orders.muted,
-        silent_ms=window.end_ms - version.seen_ms,
+        silent_ms=window.end_ms - past.seen_ms,
         content=content,
         since_ms=one.points[one.moved[0]].earliest_ms if one is not None and one.moved else None,
-        detections=detections,
+        detections=teller.detections.get(group, ()),
     )
 
 
-def _record(  # noqa: PLR0913 - private, all an alert is made of
-    window: Closed,
-    version: Version,
-    watch: Watch,
-    group: Group,
-    emission: lifecycle.Emission,
-    meant: policy.Impact | None,
+def _record(
+    window: Telling, teller: Teller, group: Group, emission: lifecycle.Emission, meant: policy.Impact | None
 ) -> Outgoing:
-    subject = evidence.Subject(window.model_id, window.model_version, window.tables.segments[group[0]], group[1])
-    situation = replace(_situation(window, version, watch, group), severity=emission.severity, impact=meant)
+    situation = replace(teller.situation(group), severity=emission.severity, impact=meant)
     return outbound.alert_record(
-        evidence.build(window.settings.sender, window.settings.alerts, subject, emission, situation)
+        evidence.build(window.settings.sender, window.settings.alerts, window.subject(group), emission, situation)
     )
 
 
@@ -191,7 +265,7 @@ def _situation(window: Closed, version: Version, watch: Watch, group: Group) -> 
         reference_origin=tables.reference.origin,
         signals=entries,
         change_type=None if one is None else one.shape,
-        change_point=None if point is None else evidence.change_point(*_times(point)),
+        change_point=None if point is None else evidence.change_point(*times(point)),
         offsets=evidence.offsets(trail.since(version.trail, since_ms), watch.resets.get(group, watch.began)),
         budget=evidence.budget(
             settings.budget.false_alarms, settings.budget.period, float(window.plan.shares[kind][segment])
@@ -225,9 +299,8 @@ def _moved(window: Closed, watch: Watch, group: Group, one: Episode, column: int
     return _moved_distribution(window, watch, group[0], column, one)
 
 
-def _judgement(window: Closed, segment: int, column: int, one: Episode | None) -> dict[str, Any]:
+def judgement(judged: Judged | None, segment: int, column: int, one: Episode | None) -> dict[str, Any]:
     """Level and evidence of a member in an entry."""
-    judged = window.judged
     known = judged is not None and judged.reason[segment, column] == Reason.NONE
     level = LEVELS[int(judged.level[segment, column])] if judged is not None else "warning"
     statistic = float(judged.statistic[segment, column]) if judged is not None and known else None
@@ -251,11 +324,11 @@ def _moved_rate(window: Closed, watch: Watch, segment: int, column: int, one: Ep
         own.signal,
         own.measure,
         DETECTORS[RATE],
-        **_judgement(window, segment, column, one),
+        **judgement(window.judged, segment, column, one),
         n=n,
         before=evidence.describe(rate=float(rates.law.mean[segment * len(rates.columns) + own.place])),
         after=evidence.describe(rate=hits / max(n, 1)),
-        change_point=None if point is None else evidence.change_point(*_times(point)),
+        change_point=None if point is None else evidence.change_point(*times(point)),
     )
 
 
@@ -270,7 +343,7 @@ def _moved_distribution(window: Closed, watch: Watch, segment: int, signal: int,
         where.signal,
         where.measure,
         DETECTORS[where.family],
-        **_judgement(window, segment, signal, one),
+        **judgement(window.judged, segment, signal, one),
         n=int(counts.sum()),
         before=_before(tables, segment, signal),
         after=_after(window, watch, segment, signal, counts[:bins], point.at_ms),
@@ -278,7 +351,7 @@ def _moved_distribution(window: Closed, watch: Watch, segment: int, signal: int,
         bins=evidence.moved_bins(
             _bin_names(tables, signal), p[:bins].tolist(), (counts[:bins] / max(int(counts.sum()), 1)).tolist()
         ),
-        change_point=evidence.change_point(*_times(point)),
+        change_point=evidence.change_point(*times(point)),
     )
 
 
@@ -383,7 +456,8 @@ def _meant(window: Closed, watch: Watch, group: Group, harmed: frozenset[str]) -
     return impact.of(window.plan, watch, group, importance, harmed=window.tables.segments[group[0]] in harmed)
 
 
-def _times(point: locate.ChangePoint) -> tuple[int, int, int]:
+def times(point: locate.ChangePoint) -> tuple[int, int, int]:
+    """As evidence takes them."""
     return point.at_ms, point.earliest_ms, point.latest_ms
 
 
