@@ -36,6 +36,7 @@ from stream.profiles.windows import Settings as Windows
 from stream.signals import outcomes
 from stream.signals.outliers import Settings as Outliers
 from stream.stages.detect import STATE_VERSION
+from stream.stages.join import Feedback
 from stream.wire.canonical import canonical_json
 from stream.wire.inbound import Limits
 from stream.wire.record import Role
@@ -161,6 +162,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     seasonality: Seasonality = Seasonality()
     outliers: Outliers = Outliers()
     limits: Limits = Limits()
+    feedback: Feedback = Feedback()
     alerts: policy.Settings = policy.Settings()
     retrain: Retrain = Retrain()
     challenger: Challenger = Challenger()
@@ -260,12 +262,13 @@ def worker_settings(config: Config) -> worker.Settings:
     return worker.Settings(
         service=config.service,
         kafka=config.kafka,
-        topics=config.topics.model_copy(update={"feedback": []}),  # not read: nothing says yet what labels tell
+        topics=config.topics,
         http=config.http,
         log=config.log,
         metrics=config.metrics,
         lateness_ms=config.windows.lateness,
         idle_after_ms=config.windows.idle_after,
+        horizon_ms=config.feedback.horizon,
         max_future_ms=config.windows.max_future,
         dead_letter_ratio=config.limits.dead_letter_ratio,
     )

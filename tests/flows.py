@@ -13,21 +13,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-import counting
 import msgspec
 import numpy as np
 import orjson
 
 from stream.alerts.evidence import Sender
+from stream.cli.binding import outcome_topics
 from stream.profiles.building import build
 from stream.profiles.cuts import Declared, Plan, Row
 from stream.profiles.reference import References, reference_key
 from stream.profiles.windows import Settings as WindowSettings
-from stream.stages import detect, ingest
+from stream.stages import detect, ingest, join
 from stream.wire import codec, control
 from stream.wire.control import ControlEvent, Decision
 from stream.wire.internal import WATERMARKS, Reference, SourceMark, Watermarks
 from stream.wire.record import Batch, Outgoing, Record
+from stream.worker.settings import Settings
 from stream.worker.stages import Stages
 
 Json: TypeAlias = dict[str, Any]
@@ -145,18 +146,28 @@ def detect_settings(**changes: Any) -> detect.Settings:
     return detect.Settings(**{**base, **changes})
 
 
-def stages(of_ingest: ingest.Settings | None = None, of_detect: detect.Settings | None = None) -> Stages:
-    """Both stages as a worker is given them."""
-    one, other = of_ingest or ingest.Settings(), of_detect or detect_settings()
+def stages(
+    of_ingest: ingest.Settings | None = None,
+    of_detect: detect.Settings | None = None,
+    of_join: join.Settings | None = None,
+) -> Stages:
+    """All stages as a worker is given them."""
+    one, other, pairs = of_ingest or ingest.Settings(), of_detect or detect_settings(), of_join or join.Settings()
     return Stages(
         config_id="0" * 16,
         references=References.empty,
         ingest_start=ingest.start,
         ingest_step=lambda references, state, batch: ingest.step(one, references, state, batch),
         ingest_tick=lambda state, time_ms: ingest.tick(one, state, time_ms),
-        ingest_flush=lambda references, states, pairs: ingest.flush(one, references, states, pairs),
+        ingest_flush=lambda references, states, partitions: ingest.flush(one, references, states, partitions),
         ingest_pending=ingest.pending,
-        **counting.JOIN,
+        join_start=lambda halvings: join.start(pairs, halvings),
+        join_step=lambda state, records: join.step(pairs, state, records),
+        join_watermark=join.watermark,
+        join_oldest=join.oldest,
+        join_halvings=join.halvings,
+        join_waiting=join.waiting,
+        join_digest=join.digest,
         detect_start=lambda: detect.start(other),
         detect_waits_for=detect.waits_for,
         detect_step=lambda references, state, records: detect.step(other, references, state, records),
@@ -166,6 +177,16 @@ def stages(of_ingest: ingest.Settings | None = None, of_detect: detect.Settings 
         detect_overview=lambda references, state, before, signals: detect.overview(
             other, references, state, before, signals
         ),
+    )
+
+
+def stages_of(settings: Settings) -> Stages:
+    """As a worker is given them, reading its topics."""
+    topics, predictions = settings.topics, tuple(settings.topics.predictions)
+    return stages(
+        ingest.Settings(feedback=tuple(topics.feedback), control=topics.of("control")),
+        detect_settings(topics=predictions, outcome_topics=outcome_topics(topics)),
+        join.Settings(topics=(*predictions, *topics.feedback)),
     )
 
 

@@ -17,6 +17,7 @@ from stream.worker.loop import Clock, Loop, Options
 from stream.worker.settings import Kafka, Service, Settings, Topics
 from stream.worker.stages import Stages, stage_table
 from stream.worker.task import RESTORING
+from stream.worker.topics import specs
 
 START_MS = 1_795_219_200_000
 PUBLIC = ("alerts", "drift.windows", "drift.dead-letters", "drift.references")
@@ -34,24 +35,29 @@ class World:
     """A cluster with topics, and time."""
 
     def __init__(
-        self, *, inputs: int = 4, internal: int = 3, feedback: int = 0, idle_after_ms: int = 0, **kafka: Any
+        self,
+        *,
+        inputs: int = 4,
+        internal: int = 3,
+        feedback: int = 0,
+        topics: Topics | None = None,
+        idle_after_ms: int = 0,
+        **kafka: Any,
     ) -> None:
         self.now_ms = START_MS
         self.cluster = Cluster(lambda: self.now_ms)
         self.settings = Settings(
             service=Service.model_validate({"id": "sim", "snapshot_interval": "2s"}),
             kafka=Kafka.model_validate({"bootstrap_servers": "memory", "commit_interval": "500ms", **kafka}),
-            topics=Topics(feedback=["feedback"] if feedback else []),
+            topics=topics or Topics(feedback=["feedback"] if feedback else []),
             idle_after_ms=idle_after_ms,
         )
-        self.cluster.create("predictions", inputs)
-        self.cluster.create("drift.references", 1)
-        if feedback:
-            self.cluster.create("feedback", feedback)
-            self.cluster.create("drift.pairs", internal)
-        self.cluster.create("drift.control", 1)
-        for topic in ("drift.profiles", "drift.snapshots", "alerts", "drift.windows", "drift.dead-letters"):
-            self.cluster.create(topic, internal)
+        topics = self.settings.topics
+        counts = dict.fromkeys(topics.predictions, inputs) | dict.fromkeys(topics.feedback, feedback)
+        for spec in specs(self.settings, partitions=internal):
+            counts[spec.name] = spec.partitions
+        for topic, count in counts.items():
+            self.cluster.create(topic, count)
         self.workers: list[Loop] = []
 
     def write(self, partition: int, time_ms: int, key: str, reference: str | None = None) -> None:

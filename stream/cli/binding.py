@@ -1,22 +1,22 @@
 """The stages with the settings of a Config bound: what the worker is given, whatever its ends are."""
 
 from functools import partial
-from typing import Any
 
 from stream.alerts.evidence import Sender
 from stream.config import Config, Loaded
 from stream.detectors import river
 from stream.profiles.cuts import Declared
 from stream.signals.extract import FEATURE
-from stream.stages import References, detect, ingest
+from stream.stages import References, detect, ingest, join
 from stream.worker.metrics import package_version
+from stream.worker.settings import Topics
 from stream.worker.stages import Stages
 
 
 def bound(loaded: Loaded) -> Stages:
     """All verbs of all stages."""
     config = loaded.config
-    of_ingest, of_detect = ingest_settings(config), detect_settings(loaded)
+    of_ingest, of_join, of_detect = ingest_settings(config), join_settings(config), detect_settings(loaded)
     return Stages(
         config_id=loaded.config_id,
         references=References.empty,
@@ -25,13 +25,13 @@ def bound(loaded: Loaded) -> Stages:
         ingest_tick=partial(ingest.tick, of_ingest),
         ingest_flush=partial(ingest.flush, of_ingest),
         ingest_pending=ingest.pending,
-        join_start=_unread,
-        join_step=_unread,
-        join_watermark=_unread,
-        join_oldest=_unread,
-        join_halvings=_unread,
-        join_waiting=_unread,
-        join_digest=_unread,
+        join_start=partial(join.start, of_join),
+        join_step=partial(join.step, of_join),
+        join_watermark=join.watermark,
+        join_oldest=join.oldest,
+        join_halvings=join.halvings,
+        join_waiting=join.waiting,
+        join_digest=join.digest,
         detect_start=partial(detect.start, of_detect),
         detect_waits_for=detect.waits_for,
         detect_step=partial(detect.step, of_detect),
@@ -40,10 +40,6 @@ def bound(loaded: Loaded) -> Stages:
         detect_digest=detect.digest,
         detect_overview=partial(detect.overview, of_detect),
     )
-
-
-def _unread(*_arguments: Any) -> Any:
-    raise AssertionError("no topic of feedback is read")
 
 
 def ingest_settings(config: Config) -> ingest.Settings:
@@ -56,8 +52,19 @@ def ingest_settings(config: Config) -> ingest.Settings:
         sample_rows=config.learn.rows,
         include_values=config.alerts.include_values,
         feedback=tuple(config.topics.feedback),
+        sample=config.feedback.sample,
         models={model.id: model for model in config.models},
         control=config.topics.of("control"),
+    )
+
+
+def join_settings(config: Config) -> join.Settings:
+    """The part join takes."""
+    return join.Settings(
+        feedback=config.feedback,
+        windows=config.windows,
+        models={model.id: model for model in config.models},
+        topics=(*config.topics.predictions, *config.topics.feedback),
     )
 
 
@@ -86,10 +93,16 @@ def detect_settings(loaded: Loaded) -> detect.Settings:
         },
         declared={model.id: declared(config, model.id) for model in config.models},
         topics=tuple(config.topics.predictions),
+        outcome_topics=outcome_topics(config.topics),
         outcomes={model.id: model for model in config.models},
         challenger=config.challenger,
         retrain=config.retrain,
     )
+
+
+def outcome_topics(topics: Topics) -> tuple[str, ...]:
+    """Whom a window of outcomes waits for: all feedback, and what join has made of it."""
+    return (*topics.feedback, topics.of("pairs")) if topics.feedback else ()
 
 
 def declared(config: Config, model_id: str) -> Declared:

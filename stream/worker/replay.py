@@ -128,14 +128,15 @@ def replay_records(  # noqa: PLR0913 - as replay
     for reference in references:
         where = (topics.of("references"), partition_of(reference.key, 1))
         cluster.write(where, reference.value, reference.key, timestamp_ms=0, headers=reference.headers)
-    read = {topics.predictions[0]: inputs} | ({topics.feedback[0]: feedback} if feedback else {})
-    for topic, partitions in read.items():
-        cluster.logs[topic] = [LazyPartition(records) for records in partitions]
+    joined = topics if feedback else topics.model_copy(update={"feedback": []})
+    for names, partitions in ((joined.predictions, inputs), (joined.feedback, feedback)):
+        # Of several topics the first has all there is, and nobody waits for a topic without partitions.
+        cluster.logs |= {name: [] for name in names}
+        cluster.logs |= {name: [LazyPartition(records) for records in partitions] for name in names[:1]}
     control = topics.of("control")
     events = (Record(control, 0, offset, 0, None, value) for offset, value in enumerate(controls))
     cluster.logs[control] = [LazyPartition(events)]
-    named = {"predictions": topics.predictions[:1], "feedback": topics.feedback[:1] if feedback else []}
-    alone = settings.model_copy(update={"topics": topics.model_copy(update=named), "idle_after_ms": 0})
+    alone = settings.model_copy(update={"topics": joined, "idle_after_ms": 0})
     loop = Loop(
         LocalEnds(cluster, settings.service.id, "replay", trims=True),
         stages,

@@ -2,7 +2,7 @@
 
 The answer is that of the simulator: one undisturbed worker over the same records in memory.
 
-Run as a script it is one worker: `workers.py SETTINGS SLOT STAGES`, the stages being `counting` or `flows`.
+Run as a script it is one worker: `workers.py SETTINGS SLOT STAGES`, the stages being `counting`, `flows` or `labels`.
 """
 
 import importlib
@@ -73,7 +73,7 @@ class Scene:
         else:
             self.world.fill(records, partitions=INPUTS)
         self.stages = "counting"
-        """The module of the tests whose `stages()` the workers run."""
+        """The module of the tests whose `stages_of(settings)` the workers run."""
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         made = topics.create(self.settings, partitions=INTERNAL, replication=1)
         assert set(made.values()) == {"created"}, made
@@ -188,5 +188,5 @@ def wait_until(condition: Callable[[], bool], what: str | Callable[[], str], dea
 
 
 if __name__ == "__main__":
-    chosen = importlib.import_module(sys.argv[3]).stages()
-    sys.exit(run(Settings.model_validate_json(sys.argv[1]), chosen, slot=sys.argv[2]))
+    settings = Settings.model_validate_json(sys.argv[1])
+    sys.exit(run(settings, importlib.import_module(sys.argv[3]).stages_of(settings), slot=sys.argv[2]))

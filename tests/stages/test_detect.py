@@ -167,7 +167,9 @@ def test_what_no_ingest_has_written_is_no_record_of_ours(known: References) -> N
             detect.step(settings, known, detect.start(settings), [record])
 
 
-def test_detect_says_which_reference_a_profile_waits_for_and_how_far_a_watermark_had_heard(known: References, reference: Reference) -> None:
+def test_detect_says_which_reference_a_profile_waits_for_and_how_far_a_watermark_had_heard(
+    known: References, reference: Reference
+) -> None:
     flow = Flow(known)
     flow.read(Stream().records(10))
     flow.commit()

@@ -251,7 +251,7 @@ def test_pairs_are_counted_once_and_what_waits_is_told() -> None:
     matched = loop.status.pairs[counting.PAIR, "matched"]
     assert 0 < matched < sum(n for key, n in counted(answer(world)).items() if key.startswith(counting.PAIR))
     assert loop.status.pairs_pending == 0
-    assert loop.status.assigned == {"ingest": 7, "join": 3, "detect": 3}
+    assert loop.status.assigned == {"ingest": 8, "join": 3, "detect": 3}
     assert {topic for topic, _ in loop.status.watermark_ms} == {"predictions", "feedback", PAIRS}
 
 
