@@ -22,7 +22,7 @@ from stream.profiles import seasons
 from stream.profiles.describe import Scale, compile_scale
 from stream.profiles.seasons import Rung
 from stream.signals.extract import Layout, compile_layout
-from stream.wire.codec import Malformed, decode_reference, parse_time, to_json
+from stream.wire.codec import Malformed, decode_reference, named, parse_time, rfc3339, to_json
 from stream.wire.internal import RateReference, Reference, SignalReference, Slots
 from stream.wire.record import Record
 
@@ -554,11 +554,12 @@ class References:
     def at(self, model_id: str, model_version: str, window_start_ms: int) -> Tables | None:
         """The tables in force for the inputs of a window: those of the latest `effective_from` at or before its start.
 
-        Of several with one `effective_from` a complete one goes before a provisional one, then the larger id.
+        Of several with one `effective_from` a blank one goes before all, a complete one before a provisional one, then
+        the larger id. While a blank one is in force there are none.
         """
         known = self._by_version.get((model_id, model_version), [])
         place = bisect_right(known, window_start_ms, key=lambda one: one.effective_from_ms)
-        return known[place - 1].tables() if place else None
+        return known[place - 1].tables() if place and not is_blank(known[place - 1].reference) else None
 
     def by_id(self, reference_id: str) -> Tables | None:
         """The tables of one reference of scope `inputs`, in force or not, retired or not; None when it is unknown.
@@ -686,7 +687,7 @@ def _known(reference: Reference) -> _Known | None:
         return None
     known = _Known(reference, effective_from_ms)
     try:
-        if reference.scope == "inputs":
+        if reference.scope == "inputs" and not is_blank(reference):
             layout = compile_layout(reference)
             reference_counts(layout)
             if reference.slots is not None:
@@ -696,9 +697,41 @@ def _known(reference: Reference) -> _Known | None:
     return known
 
 
-def in_force_last(reference: Reference) -> tuple[int, bool, str]:
+def blank(model_id: str, model_version: str, *, window_size_ms: int, effective_from_ms: int) -> Reference:
+    """A reference that knows nothing: from then on what is normal is to be learned anew. It has no signals."""
+    at = rfc3339(effective_from_ms)
+    return named(
+        Reference(
+            reference_id="",
+            model_id=model_id,
+            model_version=model_version,
+            scope="inputs",
+            origin="learned",
+            complete=False,
+            inherited_from=None,
+            n_rows=0,
+            data_from=at,
+            data_to=at,
+            effective_from=at,
+            segments={},
+            window_size_ms=window_size_ms,
+            window_rows=None,
+            signals={},
+            row=None,
+            slots=None,
+        )
+    )
+
+
+def is_blank(reference: Reference) -> bool:
+    """Whether a reference says that there is none."""
+    return reference.scope == "inputs" and not reference.signals
+
+
+def in_force_last(reference: Reference) -> tuple[int, bool, bool, str]:
     """Sorting key: of several references the last one goes before the others."""
-    return (parse_time(reference.effective_from) or 0, reference.complete, reference.reference_id)
+    at_ms = parse_time(reference.effective_from) or 0
+    return (at_ms, is_blank(reference), reference.complete, reference.reference_id)
 
 
 def _id_in_key(key: bytes | None) -> str:

@@ -265,3 +265,18 @@ def test_hashes_of_other_categories_share_a_bin() -> None:
 
     assert tables.unordered.bins.tolist() == [2]
     assert tables.unordered.p[0, 0, :3] == pytest.approx([5.5 / 9, 3.5 / 9, 0])
+
+
+def test_a_blank_reference_says_that_there_is_none_until_another_comes_into_force() -> None:
+    first, later = (a_reference(effective_from=rfc3339(at_ms)) for at_ms in (0, 200_000))
+    nothing = r.blank("credit", "3", window_size_ms=60_000, effective_from_ms=100_000)
+    view = References.empty().apply_all([record(offset, one) for offset, one in enumerate((first, later, nothing))])
+    assert view.errors == 0
+    found = [view.at("credit", "3", at_ms) for at_ms in (99_999, 100_000, 199_999, 200_000)]
+    assert [None if one is None else one.reference for one in found] == [first, None, None, later]
+
+
+def test_a_blank_reference_goes_before_others_of_the_same_time() -> None:
+    nothing = r.blank("credit", "3", window_size_ms=60_000, effective_from_ms=0)
+    view = References.empty().apply_all([record(0, nothing), record(1, a_reference())])
+    assert view.at("credit", "3", 0) is None

@@ -11,7 +11,7 @@ from stream.profiles.learning import Settings as LearnSettings
 from stream.profiles.reference import References
 from stream.stages import detect
 from stream.wire import codec
-from stream.wire.control import Marker, Mute, Resolve, Retrained
+from stream.wire.control import Marker, Mute, Relearn, Resolve, Retrained
 from stream.wire.internal import Reference
 from stream.wire.outbound import fingerprint
 
@@ -253,3 +253,99 @@ def restored(state: detect.State) -> detect.State:
     found = detect.decode(detect.encode(state))
     assert isinstance(found, detect.State)
     return found
+
+
+# -- relearn -----------------------------------------------------------------------------------------------------------
+
+RELEARN = 20
+"""The window from which on another law is normal: the one that has come with window 8."""
+SOON = LearnSettings.model_validate({"rows": 900, "min_duration": "60m", "max_duration": "90m"})
+
+
+def relearn(index: float = RELEARN) -> Relearn:
+    return Relearn(effective_at_ms=at_ms(index), model_id="credit", model_version="3")
+
+
+def references(flow: Flow) -> list[Reference]:
+    found = [codec.decode_reference(one.value or b"") for one in flow.of("references")]
+    return [one for one in found if isinstance(one, Reference)]
+
+
+@pytest.fixture(scope="module")
+def relearned(known: References) -> Flow:
+    """A drift for good that is called normal, and the old law again after that was learned."""
+    flow = Flow(known, of_detect=detect_settings(learn=SOON))
+    flow.decide(relearn())
+    back = RELEARN + 120
+    return flow.run(Stream(drift_at=8 * PER_WINDOW, back_at=back * PER_WINDOW).records((back + 8) * PER_WINDOW), 600)
+
+
+def test_what_is_open_resolves_as_new_reference_when_learning_begins(relearned: Flow) -> None:
+    own = [one for one in relearned.alerts if one["fingerprint"] == OVERALL and one["status"] != "notice"]
+    resolved = next(one for one in own if one["status"] == "resolved")
+    assert own[0]["status"] == "firing"
+    assert resolved["resolve_reason"] == "new_reference"
+    assert resolved["ends_at"] == window(RELEARN + 1)
+
+
+def test_a_decision_that_is_dated_ahead_begins_exactly_then_with_other_cuts(relearned: Flow, known: References) -> None:
+    blank, provisional, learned = references(relearned)
+    assert (blank.effective_from, blank.signals, blank.complete) == (window(RELEARN), {}, False)
+    assert (provisional.complete, learned.complete, learned.origin) == (False, True, "learned")
+    assert provisional.data_from >= window(RELEARN)
+    old = known.at("credit", "3", START_MS)
+    assert old is not None
+    assert provisional.signals["feature:amount"].edges != old.reference.signals["feature:amount"].edges
+    told = {one["reference_id"] for one in relearned.reading() if one["window_start"] < window(RELEARN)}
+    assert told == {old.reference.reference_id}
+
+
+def test_afterwards_drift_is_against_the_recent_past(relearned: Flow) -> None:
+    learned = references(relearned)[-1]
+    later = [one for one in relearned.alerts if one["starts_at"] >= learned.effective_from and one["segment"] == "all"]
+    firing = next(one for one in later if one["kind"] == "data_drift" and one["status"] == "firing")
+    assert firing["starts_at"] > window(RELEARN + 120)
+    assert (firing["reference_id"], firing["reference_origin"]) == (learned.reference_id, "learned")
+
+
+def test_a_relearn_in_the_middle_of_learning_begins_it_anew() -> None:
+    flow = Flow(of_detect=detect_settings(learn=SOON))
+    flow.decide(relearn(30))
+    flow.run(Stream(drift_at=15 * PER_WINDOW).records(60 * PER_WINDOW), poll=PER_WINDOW)
+    found = references(flow)
+    assert [(one.complete, bool(one.signals)) for one in found] == [(False, True), (False, False), (False, True)]
+    assert found[2].data_from >= window(30) > found[0].data_to
+
+
+def test_a_relearn_that_comes_again_has_had_what_it_wants(known: References) -> None:
+    flow = Flow(known, of_detect=detect_settings(learn=SOON))
+    values = Stream().records(40 * PER_WINDOW)
+    flow.decide(relearn(5))
+    flow.run(values[: 20 * PER_WINDOW], poll=PER_WINDOW)
+    flow.decide(relearn(5))
+    flow.run(values[20 * PER_WINDOW :], poll=PER_WINDOW)
+    assert [one.effective_from for one in references(flow) if not one.signals] == [window(5)]
+
+
+def test_a_relearn_of_another_version_changes_nothing(known: References) -> None:
+    plain, flow = Flow(known), Flow(known)
+    flow.decide(Relearn(effective_at_ms=at_ms(5), model_id="credit", model_version="4"))
+    for one in (plain, flow):
+        one.run(drifting(), poll=PER_WINDOW)
+    assert flow.published == plain.published
+
+
+def test_a_restored_relearner_goes_on_exactly_like_the_original(known: References) -> None:
+    whole, cut = (Flow(known, of_detect=detect_settings(learn=SOON)) for _ in range(2))
+    values = Stream(drift_at=8 * PER_WINDOW).records(32 * PER_WINDOW)
+    for flow in (whole, cut):
+        flow.decide(relearn(15))
+        for first in range(0, len(values), PER_WINDOW):
+            flow.read(values[first : first + PER_WINDOW])
+            if flow is cut:
+                flow.commit(restored)
+            else:
+                flow.commit()
+    assert len(references(whole)) == 2
+    assert whole.published == cut.published
+    assert same(whole.state, cut.state)

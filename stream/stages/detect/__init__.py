@@ -253,8 +253,8 @@ def _closed(settings: Settings, references: References, state: State, name: Name
     subject = Subject(name, before.segments, KINDS)
     own, decisions = orders(state.decisions, subject, start_ms=closing.start_ms, from_ms=closing.effective_from_ms)
     version, records = close(replace(closing, orders=own), before)
-    if own.relearn and name in state.outcomes:
-        state.outcomes[name] = replace(state.outcomes[name], relearns_ms=closing.effective_from_ms)
+    if version.relearned_ms != before.relearned_ms and name in state.outcomes:
+        state.outcomes[name] = replace(state.outcomes[name], relearns_ms=version.relearned_ms)
     counted = tally.after(state.tally, before, version, closing.end_ms, settings.budget.period)
     state.versions[name] = version
     if version.silent_for(settings.alerts.retire_after):

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from stream.alerts.lifecycle import Row
 from stream.profiles import cuts, learning, summaries, trail
-from stream.profiles.reference import References, Tables, in_force_last, reference_key
+from stream.profiles.reference import References, Tables, blank, in_force_last, reference_key
 from stream.profiles.summaries import Dense
 from stream.stages.detect import inputs, readings, recent, shown, tally, tell
 from stream.stages.detect.decisions import Orders
@@ -86,18 +86,24 @@ def close(closing: Closing, version: Version) -> Told:
     if closing.settings.outcome_topics:
         version = replace(version, answers=_answers(closing, version, window))
     sampled = window.sample is not None and window.sample.rows > 0
-    records: list[Outgoing] = []
-    if window.sample is not None and sampled and not present and not closing.muted:
-        version, records = _sampled(closing, version, window.sample)
+    version, records = _relearns(closing, version)
+    if sampled and not present:
+        version, ended = _without_reference(closing, version)
+        records = records + ended
+    learns = not closing.muted and closing.start_ms >= (version.relearned_ms or closing.start_ms)
+    if window.sample is not None and sampled and not present and learns:
+        version, learned = _sampled(closing, version, window.sample)
+        records = records + learned
     if not present and version.reference_id is None:
         return version, records
     tables = present[-1] if present else _known(closing, version.reference_id or "")
     partial = window.partials.get(tables.reference.reference_id)
     if present:
-        version, records = _under(closing, version, tables, spans)
+        version, begun = _under(closing, version, tables, spans)
+        records = records + begun
     profile = _dense(tables, partial)
     mixed = sampled or len(present) > 1
-    if not mixed and not closing.muted:
+    if not mixed and learns:
         version, learned = _counted(closing, version, tables, profile)
         records = records + learned
     version, told = _judged(closing, version, tables, profile, partial, mixed=mixed)
@@ -154,13 +160,8 @@ def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[S
     reference_id = tables.reference.reference_id
     if version.watch is not None and version.reference_id == reference_id:
         return version, []
-    rows, records = version.alerts, list[Outgoing]()
-    old = closing.references.by_id(version.reference_id or "")
-    if version.watch is not None and old is not None:
-        own = plan(closing.settings, old, version.watch.serving)
-        last = shown.closed(closing.name, own, closing.start_ms, _dense(old, None), None)
-        rows, records = tell.alerts(last, version, version.watch, new_reference=True)
-        rows = {name: row for name, row in rows.items() if name[0] in tables.segments}
+    version, records = _ended(closing, version)
+    rows = {name: row for name, row in version.alerts.items() if name[0] in tables.segments}
     began: dict[tuple[str, int], int] = {}
     for span in spans:
         where = (span.topic, span.partition)
@@ -168,6 +169,40 @@ def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[S
     fresh = inputs.start(plan(closing.settings, tables, None), closing.start_ms, began)
     version = replace(version, reference_id=reference_id, segments=tables.segments, watch=fresh, alerts=rows)
     return version, records
+
+
+def _ended(closing: Closing, version: Version) -> Told:
+    """The version with all alerts resolved: its reference is not in force any more."""
+    old = closing.references.by_id(version.reference_id or "")
+    if version.watch is None or old is None:
+        return version, []
+    own = plan(closing.settings, old, version.watch.serving)
+    last = shown.closed(closing.name, own, closing.start_ms, _dense(old, None), None)
+    rows, records = tell.alerts(last, version, version.watch, new_reference=True)
+    return replace(version, alerts=rows), records
+
+
+def _without_reference(closing: Closing, version: Version) -> Told:
+    """The version after a window of which ingest knew no reference: one that was in force has gone."""
+    if version.reference_id is None:
+        return version, []
+    version, records = _ended(closing, version)
+    return replace(version, reference_id=None, watch=None, learning=None), records
+
+
+def _relearns(closing: Closing, version: Version) -> Told:
+    """A person wants another reference: from soon on there is none, which is published, and learning begins anew.
+
+    One that is dated before the last time has had what it wants.
+    """
+    size_ms, last_ms, wanted_ms = closing.settings.windows.size, version.relearned_ms, closing.orders.relearn_ms
+    if last_ms is not None and last_ms <= closing.start_ms < last_ms + size_ms:
+        version = replace(version, learning=None)
+    if wanted_ms is None or (last_ms is not None and wanted_ms <= last_ms):
+        return version, []
+    from_ms = closing.effective_from_ms
+    nothing = blank(*closing.name, window_size_ms=size_ms, effective_from_ms=from_ms)
+    return replace(version, relearned_ms=from_ms), [_published(nothing)]
 
 
 def _sampled(closing: Closing, version: Version, sample: Sample) -> Told:
@@ -241,5 +276,8 @@ def _learned(closing: Closing, version: Version, state: learning.State, found: R
     """The version with what it has learned; a reference that was made is published."""
     if found is None:
         return replace(version, learning=state), []
-    record = Outgoing("references", reference_key(found), codec.encode_reference(found))
-    return replace(version, learning=state, since_ms=closing.end_ms), [record]
+    return replace(version, learning=state, since_ms=closing.end_ms), [_published(found)]
+
+
+def _published(found: Reference) -> Outgoing:
+    return Outgoing("references", reference_key(found), codec.encode_reference(found))

@@ -53,8 +53,8 @@ class Orders(Struct, frozen=True):
     """What applies to one window of one model version."""
 
     muted: frozenset[Kind] = frozenset()
-    relearn: bool = False
-    """A new reference is to be learned from the earliest window on that ingest can be told of."""
+    relearn_ms: int | None = None
+    """From this time on, or the first window that ingest can still be told of, a new reference is to be learned."""
     resolved: frozenset[str] = frozenset()
     """Fingerprints of alerts that end by hand."""
 
@@ -85,7 +85,8 @@ def orders(decisions: Decisions, subject: Subject, *, start_ms: int, from_ms: in
     if not decisions.held:
         return Orders(), decisions
     muted: frozenset[Kind] = frozenset()
-    relearn, resolved, done = False, set[str](), set[Name]()
+    relearn_ms: int | None = None
+    resolved, done = set[str](), set[Name]()
     own = _fingerprints(subject) if _any_resolves(decisions.held) else frozenset()
     for event, held in decisions.held.items():
         match held.decision:
@@ -94,14 +95,14 @@ def orders(decisions: Decisions, subject: Subject, *, start_ms: int, from_ms: in
                     muted |= ALL_KINDS.intersection(mute.kinds) or ALL_KINDS
             case Relearn(model_id=model_id, model_version=version, effective_at_ms=at_ms):
                 if (model_id, version) == name and at_ms <= from_ms:
-                    relearn = True
+                    relearn_ms = max(at_ms, relearn_ms or at_ms)
                     done.add(event)
             case Resolve(fingerprint=alert, effective_at_ms=at_ms):
                 if alert in own and at_ms <= start_ms:
                     resolved.add(alert)
                     done.add(event)
     left = {event: held for event, held in decisions.held.items() if event not in done}
-    return Orders(muted, relearn, frozenset(resolved)), replace(decisions, held=left) if done else decisions
+    return Orders(muted, relearn_ms, frozenset(resolved)), replace(decisions, held=left) if done else decisions
 
 
 def kept(decisions: Decisions, closed_ms: int) -> Decisions:

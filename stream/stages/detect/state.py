@@ -168,6 +168,8 @@ class Version(Struct, frozen=True):
     """What closed windows leave for their outcomes, by the end of the window; empty where there are none."""
     spells: tuple[Spell, ...] = ()
     """Its alerts while they were firing."""
+    relearned_ms: int | None = None
+    """From when on a person wanted another reference, last: what was learned before is not used."""
 
     def silent_for(self, duration_ms: int) -> bool:
         """Whether no event has come for so long, in event time."""
