@@ -35,8 +35,7 @@ from stream.profiles.seasons import Settings as Seasonality
 from stream.profiles.windows import Settings as Windows
 from stream.signals import outcomes
 from stream.signals.outliers import Settings as Outliers
-from stream.stages.detect import STATE_VERSION
-from stream.stages.join import Feedback
+from stream.stages import detect, join
 from stream.wire.canonical import canonical_json
 from stream.wire.inbound import Limits
 from stream.wire.record import Role
@@ -162,7 +161,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     seasonality: Seasonality = Seasonality()
     outliers: Outliers = Outliers()
     limits: Limits = Limits()
-    feedback: Feedback = Feedback()
+    feedback: join.Feedback = join.Feedback()
     alerts: policy.Settings = policy.Settings()
     retrain: Retrain = Retrain()
     challenger: Challenger = Challenger()
@@ -253,7 +252,7 @@ def config_id(config: Config) -> str:
         for part in path[:-1]:
             table = table[part]
         del table[path[-1]]
-    content = {"settings": settings, "state": STATE_VERSION, "river": version("river")}
+    content = {"settings": settings, "state": [detect.STATE_VERSION, join.STATE_VERSION], "river": version("river")}
     return sha256(canonical_json(content)).hexdigest()[:16]
 
 

@@ -47,6 +47,7 @@ SETTLED_SECONDS: Final = 1.0
 ROLES: Final[tuple[Role, ...]] = ("profiles", "references", "control", "snapshots", "alerts", "windows", "dead_letters")
 CONFIG: Final = {
     "service": {"id": "drift-demo"},
+    "topics": {"feedback": []},
     "windows": {"size": "1s", "lateness": "1s", "idle_after": "0s"},
     "alerts": {"keep_firing_for": "5s"},
     "kafka": {"commit_interval": "200ms"},
@@ -119,8 +120,7 @@ def _at(settings: Settings, broker: Producer) -> Settings:
     """The same settings with the address of the built-in broker."""
     address = next(iter(broker.list_topics(timeout=PATIENCE_SECONDS).brokers.values()))
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": f"{address.host}:{address.port}"})
-    topics = settings.topics.model_copy(update={"feedback": []})
-    return settings.model_copy(update={"kafka": kafka, "topics": topics})
+    return settings.model_copy(update={"kafka": kafka})
 
 
 def _open_topics(broker: Producer, settings: Settings, reference: Reference) -> None:

@@ -22,7 +22,7 @@ from stream.stages.join import inbox, places, rows, told
 from stream.stages.join.advance import advance, halved, threshold
 from stream.stages.join.inbox import Inbox
 from stream.stages.join.settings import Feedback, Settings
-from stream.stages.join.state import Held, State
+from stream.stages.join.state import STATE_VERSION, Held, State
 from stream.stages.join.told import Told
 from stream.wire import codec
 from stream.wire.codec import Malformed
@@ -30,6 +30,7 @@ from stream.wire.internal import END_OF_TIME_MS, HALVES, WATERMARKS, Halves, Wat
 from stream.wire.record import Outgoing, Record
 
 __all__ = [
+    "STATE_VERSION",
     "Feedback",
     "Outputs",
     "Settings",

@@ -1,11 +1,16 @@
 """All that a join task remembers. None of it is saved: the log of pairs is (`reliability.md` 4)."""
 
+from typing import Final
+
 from msgspec import Struct
 
 from stream.profiles.windows import Marks
 from stream.stages.join.inbox import Inbox
 from stream.stages.join.places import Places
 from stream.stages.join.store import Run
+
+STATE_VERSION: Final = 1
+"""Raised with every change of what is decided of the same log: a state of another version is made anew."""
 
 
 class Held(Struct, frozen=True, eq=False):
