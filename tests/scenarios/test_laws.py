@@ -507,6 +507,31 @@ def test_what_people_decide_is_seen_by_every_partition_and_by_every_replay(refer
     assert [key for key in found if key[0] == "drift.dead-letters"]
 
 
+def test_what_was_decided_before_the_first_start_counts_and_nobody_waits_for_more() -> None:
+    """Inputs begin at their end, decisions at their beginning; a topic of decisions at rest says nothing of time."""
+    world = Simulator(inputs=1, internal=2, idle_after_ms=2_000, start="latest")
+    mute = Mute(effective_at_ms=START_MS, until_ms=START_MS + MINUTE_MS)
+    value = control.cloud_event(ControlEvent("test", "1", mute), START_MS)
+    world.cluster.write(("drift.control", 0), value, timestamp_ms=START_MS)
+    world.cluster.write(("predictions", 0), b"{", timestamp_ms=START_MS)
+    world.worker(stages=stages())
+    world.turns(100)
+    for row in Stream(start_ms=world.now_ms).rows(10):
+        world.cluster.write(("predictions", 0), orjson.dumps(row), timestamp_ms=row["timestamp"])
+        world.turn()
+    world.turns(100)
+    told = [record.value or b"" for record in world.cluster.records("drift.profiles")]
+    assert [codec.kind_of(value) for value in told].count(CONTROL) == 2
+    marks = [one for value in told if isinstance(one := decode(value, Watermarks), Watermarks)]
+    sources = [source for mark in marks for source in mark.sources]
+    deciding = {
+        (one.next_offset, one.watermark_ms, one.tick, one.idle) for one in sources if one.topic != "predictions"
+    }
+    assert deciding == {(1, None, False, False)}
+    assert any(one.tick or one.idle for one in sources)
+    assert not list(world.cluster.records("drift.dead-letters"))
+
+
 def test_other_inputs_than_those_of_the_run_are_refused(references: list[Outgoing], log: list[bytes]) -> None:
     world = World(references)
     world.send(log[:500])

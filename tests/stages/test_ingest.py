@@ -18,6 +18,7 @@ from flows import (
     batch_of,
     built,
     moved,
+    replace_topic,
     view,
     windows,
 )
@@ -29,7 +30,7 @@ from stream.profiles import summaries
 from stream.profiles.reference import References
 from stream.signals.outcomes import SCORE_CELLS, score_cells
 from stream.stages import ingest
-from stream.wire import codec
+from stream.wire import codec, control
 from stream.wire.inbound import Limits
 from stream.wire.internal import HALVES, PARTIAL, SAMPLE, Halves, Partial, Reference, Sample, ScoreOf
 from stream.wire.record import Batch, Outgoing
@@ -655,3 +656,18 @@ def test_unknown_features_are_named_in_the_windows_they_stood_in(known: Referenc
         [("first", 1)],
         [("second", 2)],
     ]
+
+
+def test_control_events_are_copied_and_bad_ones_are_dead_letters() -> None:
+    mute = control.Mute(effective_at_ms=START_MS, until_ms=START_MS + 1)
+    event = control.ControlEvent("test", "1", mute)
+    values = [control.cloud_event(event, START_MS), None, b"{}"]
+    batch = replace_topic(batch_of(values), ingest.Settings().control)
+    state, outputs = ingest.step(ingest.Settings(), References.empty(), ingest.start(None), batch)
+    assert outputs.counts == {"ok": 1, "malformed": 1, "tombstone": 1}
+    copied, letter = outputs.records
+    assert copied == control.forwarded(event)
+    headers = dict(letter.headers)
+    assert (letter.role, letter.value) == ("dead_letters", b"{}")
+    assert (headers["drift.error.code"], headers["drift.error.format"]) == (b"field_missing", b"cloudevents")
+    assert (state.watermark_ms, ingest.pending({("drift.control", 0): state})) == (None, (0, 0))
