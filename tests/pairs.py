@@ -58,7 +58,7 @@ class Half:
     @property
     def rank(self) -> tuple[int, int, str, int, int]:
         """Its place in event order: by time, by content, by place in the input."""
-        content = rows.content(rows.of_halves(block([self])))
+        content = rows.content(rows.of_blocks([block([self])]))
         return self.time_ms, int(content[0]), self.topic, self.partition, self.offset
 
 

@@ -53,6 +53,13 @@ _ARRAY_HEAD: Final = struct.Struct("<BBB")  # type of the array, type on the wir
 _NAMES: Final = ("bool", "<i1", "<i2", "<i4", "<i8", "<u1", "<u2", "<u4", "<u8", "<f4", "<f8")
 _DTYPES: Final[dict[int, np.dtype[Any]]] = {code: np.dtype(name) for code, name in enumerate(_NAMES)}
 _CODES: Final = {dtype: code for code, dtype in _DTYPES.items()}
+_PAIRS: Final = {
+    (own, wire): (_DTYPES[own], _DTYPES[wire])
+    for own in _DTYPES
+    for wire in _DTYPES
+    if np.can_cast(_DTYPES[wire], _DTYPES[own], "safe")
+}
+"""Types of an array, own and on the wire, by their codes: the second never wider than the first."""
 _NARROW: Final[tuple[np.dtype[Any], ...]] = tuple(np.dtype(name) for name in ("<i1", "<i2", "<i4"))
 _RANK_MAX: Final = 8
 _HASH_BYTES: Final = 8
@@ -175,28 +182,34 @@ def _unpack(code: int, data: memoryview) -> np.ndarray[Any, Any]:
     if code != _ARRAY or len(data) < _ARRAY_HEAD.size:
         raise ValueError("not an array")
     own_code, wire_code, rank = _ARRAY_HEAD.unpack_from(data)
-    own, wire = _DTYPES.get(own_code), _DTYPES.get(wire_code)
     start = _ARRAY_HEAD.size + 8 * rank
-    if own is None or wire is None or rank > _RANK_MAX or len(data) < start:
+    if (types := _PAIRS.get((own_code, wire_code))) is None or rank > _RANK_MAX or len(data) < start:
         raise ValueError("not an array of ours")
+    own, wire = types
     dims = struct.unpack_from(f"<{rank}Q", data, _ARRAY_HEAD.size)
     size = math.prod(dims)
     if size * wire.itemsize != len(data) - start or max(dims, default=0) > FRAME_BYTES_MAX:
         raise ValueError("an array whose shape is not that of its bytes")
-    if size * own.itemsize > FRAME_BYTES_MAX or not np.can_cast(wire, own, "safe"):
-        raise ValueError("an array too large, or narrower than its numbers")
+    if size * own.itemsize > FRAME_BYTES_MAX:
+        raise ValueError("an array too large")
     # The copy gives an array of its own, writable and aligned, independent of the record's bytes.
-    return np.frombuffer(data[start:], dtype=wire).reshape(dims).astype(own)
+    flat = np.frombuffer(data, wire, size, start).astype(own)
+    return flat if rank == 1 else flat.reshape(dims)
 
 
 def _to_array(shape: Any, value: Any) -> Any:
     """Checks an unpacked array against the type of its field, such as `np.ndarray[Any, np.dtype[np.int64]]`."""
     if not isinstance(value, np.ndarray):
         raise TypeError("expected an array")
-    for dtype in (scalar for part in get_args(shape)[1:] for scalar in get_args(part)):
-        if isinstance(dtype, type) and issubclass(dtype, np.generic) and value.dtype != np.dtype(dtype):
-            raise ValueError("an array of another type")
+    if any(value.dtype != dtype for dtype in _dtypes_of(shape)):
+        raise ValueError("an array of another type")
     return value
+
+
+@lru_cache(maxsize=64)
+def _dtypes_of(shape: Any) -> tuple[np.dtype[Any], ...]:
+    scalars = (scalar for part in get_args(shape)[1:] for scalar in get_args(part))
+    return tuple(np.dtype(one) for one in scalars if isinstance(one, type) and issubclass(one, np.generic))
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_pack)

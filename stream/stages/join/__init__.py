@@ -10,7 +10,7 @@ interleaved, partitioned or cut, nor on what happened to be in memory.
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from msgspec import Struct
@@ -21,6 +21,7 @@ from stream.profiles.windows import Marks
 from stream.stages.join import inbox, places, rows, told
 from stream.stages.join.advance import advance, halved, threshold
 from stream.stages.join.inbox import Inbox
+from stream.stages.join.places import Places
 from stream.stages.join.settings import Feedback, Settings
 from stream.stages.join.state import STATE_VERSION, Held, State
 from stream.stages.join.told import Told
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 T = TypeVar("T", bound=Struct)
+
+_NEVER: Final = -(2**62)
 
 
 class Outputs(Struct, frozen=True):
@@ -71,20 +74,24 @@ def start(settings: Settings, halvings: int = 0) -> State:
 def step(settings: Settings, state: State, records: Sequence[Record]) -> tuple[State, Outputs]:
     """Some records further. Raises `ValueError` on bytes that no ingest has written: the log is not ours."""
     parts: list[Told] = []
-    ends_ms = state.reached_ms
+    came: list[_Block] = []
+    ends_ms, room = state.reached_ms, settings.feedback.max_pending - len(state.inbox)
     for record in records:
         kind = None if record.value is None else codec.kind_of(record.value)
         if kind == HALVES:
-            state, part = _came(settings, state, ends_ms, record)
-            parts.append(part)
-            if len(state.inbox) > settings.feedback.max_pending:
-                state, part = _relieved(settings, state, ends_ms)
+            came.append(_Block(_opened(record, Halves, HALVES), record.offset, ends_ms, state.places))
+            room -= len(came[-1].halves.keys)
+            if room < 0:
+                state, part = _relieved(settings, state, came, ends_ms)
                 parts.append(part)
+                came, room = [], settings.feedback.max_pending - len(state.inbox)
         elif kind == WATERMARKS:
             state = _marked(settings, state, record)
             ends_ms = _later(ends_ms, _end(settings, state))
         else:
             raise ValueError(f"{_place(record)}: not a record of this system")
+    state, part = _entered(settings, state, came)
+    parts.append(part)
     state, part = _advanced(settings, state, ends_ms)
     found = told.joined([*parts, part])
     return state, Outputs(told.records(found, settings.models), found.counts)
@@ -112,23 +119,44 @@ def waiting(state: State) -> int:
 
 def digest(state: State) -> str:
     """16 hex digits over the undecided rows, equal for equal rows, however they are stored."""
-    return f"{(state.total + state.held.total) % 2**64:016x}"
+    return f"{state.total:016x}"
 
 
-def _came(settings: Settings, state: State, ends_ms: int | None, record: Record) -> tuple[State, Told]:
-    """A pair block: its rows wait, but for those outside the sample and those whose window is over."""
-    block = rows.of_halves(_opened(record, Halves, HALVES))
-    inside = rows.below(block, threshold(settings, state.halvings))
-    late = inside & (block.times_ms < ends_ms) if ends_ms is not None else np.zeros_like(inside)
-    counts = [told.counted(rows.picked(block, late), "late"), told.counted(rows.picked(block, ~inside), "over_limit")]
-    fresh = rows.picked(block, inside & ~late)
-    spots = places.came(state.places, fresh.times_ms, record.offset)
+class _Block(Struct, frozen=True, eq=False):
+    """A pair block that came."""
+
+    halves: Halves
+    offset: int
+    ends_ms: int | None
+    """What of it lies before this is late."""
+    places: Places
+    """What was known of the sources then."""
+
+
+def _entered(settings: Settings, state: State, blocks: Sequence[_Block]) -> tuple[State, Told]:
+    """The rows of blocks wait, but for those outside the sample and those whose window is over."""
+    some = [block for block in blocks if len(block.halves.keys)]
+    if not some:
+        return state, Told()
+    own, counts = rows.of_blocks([block.halves for block in some]), [len(block.halves.keys) for block in some]
+    inside = rows.below(own, threshold(settings, state.halvings))
+    ends_ms = np.repeat([_NEVER if block.ends_ms is None else block.ends_ms for block in some], counts)
+    late = inside & (own.times_ms < ends_ms)
+    places_ = state.places
     if late.any():
-        spots = places.refused(spots, block.times_ms[late], record.offset)
+        for block, which in zip(some, np.split(late, np.cumsum(counts)[:-1]), strict=True):
+            places_ = places.refused(places_, block.places, block.halves.times_ms[which], block.offset)
+    fresh = inside & ~late
+    offsets = np.repeat([block.offset for block in some], counts)
+    left = rows.picked(own, fresh)
     state = replace(
-        state, inbox=inbox.put(state.inbox, fresh), places=spots, total=(state.total + rows.total(fresh)) % 2**64
+        state,
+        inbox=inbox.put(state.inbox, left),
+        places=places.came(places_, left.times_ms, offsets[fresh]),
+        total=(state.total + rows.total(left)) % 2**64,
     )
-    return state, told.joined(counts)
+    counted = [told.counted(rows.picked(own, late), "late"), told.counted(rows.picked(own, ~inside), "over_limit")]
+    return state, told.joined(counted)
 
 
 def _marked(settings: Settings, state: State, record: Record) -> State:
@@ -143,10 +171,13 @@ def _marked(settings: Settings, state: State, record: Record) -> State:
     )
 
 
-def _relieved(settings: Settings, state: State, ends_ms: int | None) -> tuple[State, Told]:
-    """Too many rows wait for their window, as without any feedback: the sample is halved until they do not."""
-    state, part = _advanced(settings, state, ends_ms)
-    parts = [part]
+def _relieved(settings: Settings, state: State, came: Sequence[_Block], ends_ms: int | None) -> tuple[State, Told]:
+    """Perhaps too many rows wait for their window, as without any feedback: the sample is halved until they do not."""
+    state, entered = _entered(settings, state, came)
+    parts = [entered]
+    if len(state.inbox) > settings.feedback.max_pending:
+        state, part = _advanced(settings, state, ends_ms)
+        parts.append(part)
     while len(state.inbox) > settings.feedback.max_pending:
         state, part = halved(settings, state)
         parts.append(part)

@@ -44,9 +44,7 @@ def halved(settings: Settings, state: State) -> tuple[State, Told]:
     box, over = inbox.below(state.inbox, limit)
     held, rest = _below(settings, state, limit)
     dropped = [told.counted(some, "over_limit") for some in (over, *rest)]
-    state = replace(
-        state, inbox=box, total=(state.total - rows.total(over)) % 2**64, held=held, halvings=state.halvings + 1
-    )
+    state = replace(state, inbox=box, total=_less(state.total, [over, *rest]), held=held, halvings=state.halvings + 1)
     return state, told.joined(dropped)
 
 
@@ -80,7 +78,7 @@ def _passed(settings: Settings, state: State, until_ms: int) -> tuple[State, Tol
     """All rows before a time processed, and those told whose horizon it ends."""
     box, due = inbox.taken(state.inbox, until_ms)
     from_ms = _BEFORE_ALL_TIME if state.reached_ms is None else state.reached_ms
-    state = replace(state, inbox=box, total=(state.total - rows.total(due)) % 2**64, reached_ms=until_ms)
+    state = replace(state, inbox=box, reached_ms=until_ms)
     parts = []
     if len(due):
         state, part = _arrived(settings, state, due, from_ms)
@@ -115,18 +113,28 @@ def _arrived(settings: Settings, state: State, due: Rows, from_ms: int) -> tuple
         told.counted(rows.picked(predictions, new.predictions & ~usable), "duplicate"),
         told.counted(rows.picked(labels, new.labels & (label_before >= 0)), "duplicate"),
     ]
-    came = new.predictions & (early_ms > 0)
     spots = state.places
     for some, which, others, found in (
         (predictions, new.predictions & (before >= 0), predictions, before),
-        (predictions, came, labels, first),
+        (predictions, new.predictions & (early_ms > 0), labels, first),
         (labels, new.labels & (label_before >= 0), labels, label_before),
         (labels, new.labels & (known >= 0), predictions, known),
     ):
         spots = places.leans(spots, some.times_ms[which], others.times_ms[found[which]])
     own = rows.held(predictions, early_ms, ~usable), rows.held(labels, 0 * known, (label_before >= 0) | (known >= 0))
-    held = _with(state.held, rows.picked(own[0], new.predictions), rows.picked(own[1], new.labels))
-    return replace(state, held=held, places=spots), told.joined(parts)
+    came = rows.picked(own[0], new.predictions), rows.picked(own[1], new.labels)
+    state = replace(state, held=_with(state.held, *came), places=spots, total=_more(state.total, came))
+    return state, told.joined(parts)
+
+
+def _more(total: int, some: Sequence[Rows]) -> int:
+    """The digest when what was found of these rows is known."""
+    return (total + sum(map(rows.found, some))) % 2**64
+
+
+def _less(total: int, some: Sequence[Rows]) -> int:
+    """The digest without these rows."""
+    return (total - sum(map(rows.total, some)) - sum(map(rows.found, some))) % 2**64
 
 
 class _New(Struct, frozen=True, eq=False):
@@ -137,7 +145,8 @@ class _New(Struct, frozen=True, eq=False):
 
 
 def _set_up(held: Held, due: Rows, from_ms: int, horizon_ms: int) -> tuple[Scene, _New]:
-    keys, is_label = np.unique(due.keys), due.kind == rows.LABEL
+    due = rows.picked(due, np.argsort(due.keys, kind="stable"))
+    keys, is_label = rows.distinct(due.keys), due.kind == rows.LABEL
     old = [store.find(runs, keys, from_ms - horizon_ms) for runs in (held.predictions, held.labels)]
     of = meet.scene(
         horizon_ms,
@@ -157,7 +166,6 @@ def _with(held: Held, predictions: Rows, labels: Rows) -> Held:
         predictions=runs[0],
         labels=runs[1],
         undecided=held.undecided + len(predictions) + len(labels),
-        total=(held.total + rows.total(predictions) + rows.total(labels)) % 2**64,
     )
 
 
@@ -170,20 +178,19 @@ def _ended(settings: Settings, state: State, from_ms: int) -> tuple[State, Told]
     horizon_ms, held, parts = settings.feedback.horizon, state.held, []
     reached_ms = from_ms if state.reached_ms is None else state.reached_ms
     span = from_ms - horizon_ms, reached_ms - horizon_ms
-    undecided, total = held.undecided, held.total
+    undecided, total = held.undecided, state.total
     for some in store.between(held.predictions, *span, ROWS_AT_ONCE):
         parts.append(_predictions_ended(settings, held, some))
-        undecided, total = undecided - len(some), total - rows.total(some)
+        undecided, total = undecided - len(some), _less(total, [some])
     for some in store.between(held.labels, *span, ROWS_AT_ONCE):
         parts.append(_labels_ended(settings, held, some))
-        undecided, total = undecided - len(some), total - rows.total(some)
+        undecided, total = undecided - len(some), _less(total, [some])
     held = Held(
         predictions=tuple(run for run in held.predictions if run.last_ms >= span[1]),
         labels=tuple(run for run in held.labels if run.last_ms >= span[1]),
         undecided=undecided,
-        total=total % 2**64,
     )
-    return replace(state, held=held, places=places.past(state.places, span[1])), told.joined(parts)
+    return replace(state, held=held, total=total, places=places.past(state.places, span[1])), told.joined(parts)
 
 
 def _predictions_ended(settings: Settings, held: Held, some: Rows) -> Told:
@@ -191,7 +198,7 @@ def _predictions_ended(settings: Settings, held: Held, some: Rows) -> Told:
     some = rows.picked(some, some.settled == 0)
     if not len(some):
         return Told()
-    open_keys = np.unique(some.keys[some.early_ms == 0])
+    open_keys = rows.distinct(some.keys[some.early_ms == 0])
     of = meet.scene(horizon_ms, some, store.find(held.labels, open_keys, int(some.times_ms.min())))
     labelled = (of.predictions.early_ms > 0) | (meet.first_labels(of, 0) >= 0)
     return told.ended(of.predictions, labelled, horizon_ms, settings.windows.size)
@@ -202,7 +209,7 @@ def _labels_ended(settings: Settings, held: Held, some: Rows) -> Told:
     some = rows.picked(some, some.settled == 0)
     if not len(some):
         return Told()
-    others = store.find(held.predictions, np.unique(some.keys), int(some.times_ms.min()))
+    others = store.find(held.predictions, rows.distinct(some.keys), int(some.times_ms.min()))
     of = meet.scene(horizon_ms, others, some)
     return told.counted(rows.picked(of.labels, meet.first_predictions(of, 0, horizon_ms) < 0), "unknown")
 
@@ -221,6 +228,5 @@ def _below(settings: Settings, state: State, limit: int) -> tuple[Held, list[Row
         predictions=tuple(run for run in kept[0] if len(run)),
         labels=tuple(run for run in kept[1] if len(run)),
         undecided=state.held.undecided - sum(map(len, dropped)),
-        total=(state.held.total - sum(map(rows.total, dropped))) % 2**64,
     )
     return held, dropped

@@ -11,16 +11,12 @@ Rows stand in the order of (time', content, place in the input). Every decision 
 None depends on another, nor on what was decided before: whoever sees the rows comes to the same end.
 """
 
-from typing import TypeAlias
-
 import numpy as np
 from msgspec import Struct
 
 from stream.stages.join import rows
-from stream.stages.join.rows import Rows, Words
+from stream.stages.join.rows import Rows
 from stream.wire.internal import Ints
-
-Times: TypeAlias = Ints
 
 
 class Line(Struct, frozen=True, eq=False):
@@ -32,7 +28,7 @@ class Line(Struct, frozen=True, eq=False):
     """[n] group and rank of time in one number, rising"""
     groups: Ints
     """[n]"""
-    times_ms: Times
+    times_ms: Ints
     """[n]"""
 
 
@@ -42,66 +38,85 @@ class Scene(Struct, frozen=True, eq=False):
     horizon_ms: int
     predictions: Rows
     labels: Rows
-    moments: Times
+    moments: Ints
     """Distinct times, rising."""
     scopes: int
     """Number of versions and one: a group is a key and a version, or a key and all versions."""
-    prediction_hashes: Words
-    label_hashes: Words
     prediction_keys: Ints
     """[n] rank of the key"""
     label_keys: Ints
+    prediction_moments: Ints
+    """[n] rank of the time"""
+    label_moments: Ints
 
 
 def scene(horizon_ms: int, predictions: Rows, labels: Rows) -> Scene:
     """Set up; about 1 us per row."""
     predictions, labels = rows.aligned(predictions, labels)
-    keys = np.unique(np.concatenate([predictions.keys, labels.keys]))
+    keys = rows.distinct(np.concatenate([predictions.keys, labels.keys]))
+    moments = rows.distinct(np.concatenate([predictions.times_ms, labels.times_ms]))
     return Scene(
         horizon_ms=horizon_ms,
         predictions=predictions,
         labels=labels,
-        moments=np.unique(np.concatenate([predictions.times_ms, labels.times_ms])),
+        moments=moments,
         scopes=len(predictions.names.versions) + 1,
-        prediction_hashes=rows.content(predictions),
-        label_hashes=rows.content(labels),
         prediction_keys=np.searchsorted(keys, predictions.keys),
         label_keys=np.searchsorted(keys, labels.keys),
+        prediction_moments=np.searchsorted(moments, predictions.times_ms),
+        label_moments=np.searchsorted(moments, labels.times_ms),
     )
 
 
 def repeated_predictions(of: Scene) -> Ints:
     """[n] index of the last earlier prediction of the same key and version within the horizon; -1 for none."""
-    groups = of.prediction_keys * of.scopes + of.predictions.version + 1
-    return _predecessors(_line(of, groups, of.predictions, of.prediction_hashes), of.horizon_ms)
+    return _predecessors(_predictions(of, of.predictions.version + 1), of.horizon_ms)
 
 
 def repeated_labels(of: Scene) -> Ints:
     """[n] index of the last earlier label of the same key and version, or of all versions, within the horizon."""
-    groups = of.label_keys * of.scopes + of.labels.version + 1
-    return _predecessors(_line(of, groups, of.labels, of.label_hashes), of.horizon_ms)
+    return _predecessors(_labels(of), of.horizon_ms)
 
 
-def first_labels(of: Scene, back_ms: Times | int) -> Ints:
+def first_labels(of: Scene, back_ms: Ints | int) -> Ints:
     """[n] index of the first label of each prediction from `back_ms` before it; -1 for none."""
-    line = _line(of, of.label_keys * of.scopes + of.labels.version + 1, of.labels, of.label_hashes)
-    keys, times_ms = of.prediction_keys * of.scopes, of.predictions.times_ms
-    span = (times_ms - back_ms, times_ms + of.horizon_ms)
-    every = _first(of, line, keys, *span)
-    own = _first(of, line, keys + of.predictions.version + 1, *span)
-    return _earlier(of, own, every)
+    if not len(of.labels):
+        return np.full(len(of.predictions), -1, dtype=np.int64)
+    line, times_ms = _labels(of), of.predictions.times_ms
+    keys, first = of.prediction_keys * of.scopes, np.searchsorted(of.moments, times_ms - back_ms)
+    one, *others = [
+        _first(of, line, keys + scopes, first, times_ms + of.horizon_ms)
+        for scopes, matters in (
+            (of.predictions.version + 1, (of.labels.version >= 0).any()),
+            (0, (of.labels.version < 0).any()),
+        )
+        if matters
+    ]
+    return _earlier(of, one, others[0]) if others else one
 
 
 def first_predictions(of: Scene, back_ms: int, ahead_ms: int) -> Ints:
     """[n] index of the first prediction that each label meets in [time' - back, time' + ahead]; -1 for none."""
-    keys, times_ms = of.label_keys, of.labels.times_ms
-    span = (times_ms - back_ms, times_ms + ahead_ms)
-    groups = of.prediction_keys * of.scopes + of.predictions.version + 1
-    own = _first(of, _line(of, groups, of.predictions), keys * of.scopes + of.labels.version + 1, *span)
+    found = np.full(len(of.labels), -1, dtype=np.int64)
+    if not len(of.predictions):
+        return found
+    keys, times_ms = of.label_keys * of.scopes, of.labels.times_ms
+    first, until_ms = np.searchsorted(of.moments, times_ms - back_ms), times_ms + ahead_ms
     for_all = of.labels.version < 0
-    if not for_all.any():
-        return own
-    return np.where(for_all, _first(of, _line(of, of.prediction_keys, of.predictions), keys, *span), own)
+    if for_all.any():
+        found = _first(of, _predictions(of, 0), keys, first, until_ms)
+    if not for_all.all():
+        line = _predictions(of, of.predictions.version + 1)
+        found = np.where(for_all, found, _first(of, line, keys + of.labels.version + 1, first, until_ms))
+    return found
+
+
+def _predictions(of: Scene, scopes: Ints | int) -> Line:
+    return _line(of, of.prediction_keys * of.scopes + scopes, of.prediction_moments, of.predictions)
+
+
+def _labels(of: Scene) -> Line:
+    return _line(of, of.label_keys * of.scopes + of.labels.version + 1, of.label_moments, of.labels)
 
 
 def _earlier(of: Scene, one: Ints, other: Ints) -> Ints:
@@ -109,28 +124,27 @@ def _earlier(of: Scene, one: Ints, other: Ints) -> Ints:
     both = np.flatnonzero((one >= 0) & (other >= 0) & (one != other))
     found = np.where(one >= 0, one, other)
     a, b = one[both], other[both]
-    times_ms, hashes = of.labels.times_ms, of.label_hashes
-    later = (times_ms[a] > times_ms[b]) | ((times_ms[a] == times_ms[b]) & (hashes[a] > hashes[b]))
-    found[both] = np.where(later, b, a)
+    times_ms = of.labels.times_ms
+    found[both] = np.where(times_ms[a] > times_ms[b], b, a)
+    tied = times_ms[a] == times_ms[b]
+    if tied.any():
+        hashes = rows.content(of.labels)
+        found[both[tied]] = np.where(hashes[a] > hashes[b], b, a)[tied]
     return found
 
 
-def _line(of: Scene, groups: Ints, some: Rows, hashes: Words | None = None) -> Line:
-    """Rows in order. Without hashes those of one group and time stand anyhow."""
-    places = groups * (len(of.moments) + 1) + np.searchsorted(of.moments, some.times_ms)
+def _line(of: Scene, groups: Ints, moments: Ints, some: Rows) -> Line:
+    places = groups * (len(of.moments) + 1) + moments
     order = np.argsort(places, kind="stable")
     ordered = places[order]
-    if hashes is not None and (ordered[1:] == ordered[:-1]).any():
-        order = np.lexsort((some.offset, some.partition, some.topic, hashes, places))
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.lexsort((some.offset, some.partition, some.topic, rows.content(some), places))
     return Line(order, ordered, groups[order], some.times_ms[order])
 
 
-def _first(of: Scene, line: Line, groups: Ints, from_ms: Times, until_ms: Times) -> Ints:
-    """[n] index of the first row of each group in the closed interval of time; -1 for none."""
-    if not len(line.order):
-        return np.full(len(groups), -1, dtype=np.int64)
-    sought = groups * (len(of.moments) + 1) + np.searchsorted(of.moments, from_ms)
-    place = np.searchsorted(line.places, sought)
+def _first(of: Scene, line: Line, groups: Ints, first: Ints, until_ms: Ints) -> Ints:
+    """[n] index of the first row of each group from a moment, by rank, to a time; -1 for none."""
+    place = np.searchsorted(line.places, groups * (len(of.moments) + 1) + first)
     last = np.minimum(place, len(line.places) - 1)
     hit = (place == last) & (line.groups[last] == groups) & (line.times_ms[last] <= until_ms)
     return np.where(hit, line.order[last], -1)

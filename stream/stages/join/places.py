@@ -18,6 +18,8 @@ Partition: TypeAlias = tuple[str, int]
 
 _BUCKETS: Final = 128
 """In one horizon: a replay reads at most a hundredth more than it needs."""
+_FAR: Final = 4 * _BUCKETS
+"""More buckets than lie in any horizon."""
 
 
 class Bucket(Struct, frozen=True):
@@ -58,10 +60,11 @@ def oldest(places: Places) -> int | None:
     return min([*needed, *_marks(places)], default=None)
 
 
-def came(places: Places, times_ms: Ints, offset: int) -> Places:
-    """Rows came with a record."""
+def came(places: Places, times_ms: Ints, offsets: Ints) -> Places:
+    """Rows came with records of these offsets, which do not fall."""
+    numbers, first = np.unique(times_ms // places.width_ms, return_index=True)
     buckets = dict(places.buckets)
-    for number in np.unique(times_ms // places.width_ms).tolist():
+    for number, offset in zip(numbers.tolist(), offsets[first].tolist(), strict=True):
         known = buckets.get(number, Bucket(offset, offset))
         buckets[number] = Bucket(min(known.first, offset), min(known.needed, offset))
     return replace(places, buckets=buckets)
@@ -69,18 +72,20 @@ def came(places: Places, times_ms: Ints, offset: int) -> Places:
 
 def leans(places: Places, times_ms: Ints, witnesses_ms: Ints) -> Places:
     """Rows of these times were decided with rows of those times, earlier ones that are held."""
-    pairs = np.unique(np.stack([times_ms, witnesses_ms]) // places.width_ms, axis=1)
+    numbers = times_ms // places.width_ms
+    behind = numbers - witnesses_ms // places.width_ms
     buckets = dict(places.buckets)
-    for number, witness in pairs.T.tolist():
+    for pair in np.unique(numbers * _FAR + behind).tolist():
+        number, back = divmod(pair, _FAR)
         known = buckets[number]
-        buckets[number] = Bucket(known.first, min(known.needed, buckets[witness].first))
+        buckets[number] = Bucket(known.first, min(known.needed, buckets[number - back].first))
     return replace(places, buckets=buckets)
 
 
-def refused(places: Places, times_ms: Ints, offset: int) -> Places:
-    """Rows came too late: a replay must know of the watermarks they met."""
-    places = came(places, times_ms, offset)
-    needed = min(_marks(places), default=offset)
+def refused(places: Places, at: Places, times_ms: Ints, offset: int) -> Places:
+    """Rows came too late with a record, `at` that moment: a replay must know of the watermarks they met."""
+    places = came(places, times_ms, np.full(len(times_ms), offset))
+    needed = min(_marks(at), default=offset)
     buckets = dict(places.buckets)
     for number in np.unique(times_ms // places.width_ms).tolist():
         buckets[number] = Bucket(buckets[number].first, min(buckets[number].needed, needed))

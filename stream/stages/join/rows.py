@@ -86,36 +86,37 @@ _CODED: Final = {"model": "models", "version": "versions", "label": "classes", "
 _TYPES: Final = {"keys": np.uint64, "scores": np.float64, "values": np.float64}
 
 
-def of_halves(block: Halves) -> Rows:
-    """The rows of a pair block, in its order."""
-    n = len(block.keys)
-    segments = [tuple(names) for names in block.segments]
-    given: dict[str, Sequence[Any]] = {
-        "models": [block.model_id],
-        "versions": block.versions,
-        "classes": block.classes,
-        "segments": segments,
-        "topics": [block.topic],
+def of_blocks(blocks: Sequence[Halves]) -> Rows:
+    """The rows of pair blocks, at least one, in their order. About 40 us per block and 0.1 us per row."""
+    counts = [len(block.keys) for block in blocks]
+    names, code = {}, {}
+    lists: dict[str, list[Any]] = {
+        "models": [[block.model_id] for block in blocks],
+        "versions": [block.versions for block in blocks],
+        "classes": [block.classes for block in blocks],
+        "segments": [[tuple(segment) for segment in block.segments] for block in blocks],
+        "topics": [[block.topic] for block in blocks],
     }
-    names = Names(**{kind: tuple(sorted(set(some))) for kind, some in given.items()})
-    codes = {kind: _codes(given[kind], getattr(names, kind)) for kind in given}
-    none, first = np.full(n, -1, dtype=np.int64), np.zeros(n, dtype=np.int64)
+    for kind, some in lists.items():
+        names[kind] = tuple(sorted({name for own in some for name in own}))
+        code[kind] = _recoded(some, names[kind], counts)
+    first, times_ms = np.zeros(sum(counts), dtype=np.int64), np.concatenate([block.times_ms for block in blocks])
     return Rows(
-        names=names,
-        keys=block.keys.view(np.uint64),
-        times_ms=block.times_ms,
-        behind_ms=block.times_ms - block.own_times_ms,
-        kind=np.where(block.labels, LABEL, PREDICTION).astype(np.int64),
-        model=first,
-        version=codes["versions"][block.version],
-        label=codes["classes"][block.label],
-        scores=block.scores,
-        score_of=block.score_of,
-        values=block.values,
-        segment=codes["segments"][block.segment] if n else none,
-        topic=first,
-        partition=np.full(n, block.partition, dtype=np.int64),
-        offset=block.offsets,
+        names=Names(**names),
+        keys=np.concatenate([block.keys for block in blocks]).view(np.uint64),
+        times_ms=times_ms,
+        behind_ms=times_ms - np.concatenate([block.own_times_ms for block in blocks]),
+        kind=np.concatenate([block.labels for block in blocks]).astype(np.int64),
+        model=code["models"](first),
+        version=code["versions"](np.concatenate([block.version for block in blocks])),
+        label=code["classes"](np.concatenate([block.label for block in blocks])),
+        scores=np.concatenate([block.scores for block in blocks]),
+        score_of=np.concatenate([block.score_of for block in blocks]),
+        values=np.concatenate([block.values for block in blocks]),
+        segment=code["segments"](np.concatenate([block.segment for block in blocks])),
+        topic=code["topics"](first),
+        partition=np.repeat([block.partition for block in blocks], counts),
+        offset=np.concatenate([block.offsets for block in blocks]),
         early_ms=first,
         settled=first,
     )
@@ -166,8 +167,23 @@ def together(parts: Sequence[Columns]) -> tuple[Names, Callable[[str], list[Colu
 
 def aligned(one: Rows, other: Rows) -> tuple[Rows, Rows]:
     """Both with the same names."""
-    both = gathered([one, other])
-    return picked(both, np.arange(len(one))), picked(both, np.arange(len(one), len(both)))
+    if not len(one) or not len(other):
+        return (one, replace(other, names=one.names)) if len(one) else (replace(one, names=other.names), other)
+    names, columns = together([one, other])
+    pairs = {name: columns(name) for name in COLUMNS}
+    return (
+        Rows(names=names, **{name: pair[0] for name, pair in pairs.items()}),
+        Rows(names=names, **{name: pair[1] for name, pair in pairs.items()}),
+    )
+
+
+def distinct(column: Column) -> Column:
+    """The values that occur, rising. Faster than `numpy.unique`, which hashes whole numbers first."""
+    ordered = np.sort(column)
+    first = np.ones(len(ordered), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    found: Column = ordered[first]
+    return found
 
 
 def held(rows: Rows, early_ms: Ints, settled: Bools) -> Rows:
@@ -200,8 +216,14 @@ def content(rows: Rows) -> Words:
 
 
 def total(rows: Rows) -> int:
-    """The sum of hashes of all rows, modulo 2^64, with what was found when they came."""
-    return int(_mixed(content(rows), rows.early_ms, rows.settled).sum(dtype=np.uint64))
+    """The sum of hashes of all rows, modulo 2^64."""
+    return int(content(rows).sum(dtype=np.uint64))
+
+
+def found(rows: Rows) -> int:
+    """The same of what was found when they came, for those that met anything then."""
+    which = np.flatnonzero((rows.early_ms != 0) | (rows.settled != 0))
+    return int(_mixed(rows.keys[which], rows.early_ms[which], rows.settled[which]).sum(dtype=np.uint64))
 
 
 def _mixed(*columns: Column) -> Words:
@@ -228,6 +250,15 @@ def _codes(before: Sequence[Any], after: Sequence[Any]) -> Ints:
     """Code before -> code after, -1 for -1 (the last) and for names that are gone."""
     place: Mapping[Any, int] = {name: code for code, name in enumerate(after)}
     return np.array([*(place.get(name, -1) for name in before), -1], dtype=np.int64)
+
+
+def _recoded(lists: Sequence[Sequence[Any]], after: Sequence[Any], counts: Sequence[int]) -> Callable[[Ints], Ints]:
+    """The same for columns side by side, of so many rows each, whose codes point into lists of their own."""
+    place: Mapping[Any, int] = {name: code for code, name in enumerate(after)}
+    codes = np.array([code for names in lists for code in (-1, *map(place.__getitem__, names))], dtype=np.int64)
+    sizes = [len(names) + 1 for names in lists]
+    starts = np.repeat(np.cumsum([1, *sizes[:-1]]), counts)
+    return lambda column: codes[column + starts]
 
 
 def _used(part: Columns, name: str, kind: str) -> Iterable[Any]:

@@ -20,8 +20,6 @@ class Held(Struct, frozen=True, eq=False):
     labels: tuple[Run, ...] = ()
     undecided: int = 0
     """Rows among them with time' + horizon >= the end of the last window."""
-    total: int = 0
-    """The hashes of these, summed modulo 2^64."""
 
 
 class State(Struct, frozen=True, eq=False):
@@ -32,7 +30,7 @@ class State(Struct, frozen=True, eq=False):
     inbox: Inbox
     held: Held
     total: int = 0
-    """As in `Held`, of the rows in the inbox."""
+    """The hashes of all undecided rows, summed modulo 2^64."""
     halvings: int = 0
     watermark_ms: int | None = None
     reached_ms: int | None = None

@@ -18,6 +18,7 @@ T = TypeVar("T", bound=Sized)
 ROWS_MAX: Final = 1 << 20
 """Larger runs are not made by merging: rows within their horizon share a run with at most so many that are not."""
 _MERGED: Final = 4
+_ONE, _SEVEN, _THREE = np.uint8(1), np.uint64(7), np.uint64(3)
 
 
 class Packed(Struct, frozen=True, eq=False):
@@ -51,6 +52,21 @@ class Packed(Struct, frozen=True, eq=False):
         return wide
 
 
+class Sieve(Struct, frozen=True, eq=False):
+    """Tells of most keys that a run does not have them: one bit for each range of keys, eight per row."""
+
+    shift: np.uint64
+    bits: np.ndarray[Any, np.dtype[np.uint8]]
+
+    def holds(self, keys: Words) -> Bools:
+        """[k] False only where a key is surely not there."""
+        ranges = keys >> self.shift
+        inside = ranges < np.uint64(8 * len(self.bits))
+        ranges[~inside] = 0
+        held: Bools = (self.bits[ranges >> _THREE] >> (ranges & _SEVEN).astype(np.uint8) & _ONE).view(np.bool_)
+        return inside & held
+
+
 class Run(Struct, frozen=True, eq=False):
     """Packed rows."""
 
@@ -58,6 +74,8 @@ class Run(Struct, frozen=True, eq=False):
     columns: dict[str, Packed]
     first_ms: int
     last_ms: int
+    sieve: Sieve | None = None
+    """Of rows sorted by key."""
 
     def __len__(self) -> int:
         return self.columns["keys"].rows
@@ -83,7 +101,8 @@ def pack(parts: Sequence[Columns], order_by: str) -> Run:
     order = np.argsort(np.concatenate(columns(order_by)), kind="stable")
     packed = {name: _packed(np.concatenate(columns(name))[order]) for name in COLUMNS}
     times_ms = packed["times_ms"].all()
-    return Run(names, packed, int(times_ms.min()), int(times_ms.max()))
+    sieve = _sieve(packed["keys"].all()) if order_by == "keys" else None
+    return Run(names, packed, int(times_ms.min()), int(times_ms.max()), sieve)
 
 
 def added(parts: tuple[T, ...], part: T, merge: Callable[[Sequence[T]], T]) -> tuple[T, ...]:
@@ -97,7 +116,7 @@ def added(parts: tuple[T, ...], part: T, merge: Callable[[Sequence[T]], T]) -> t
 def find(runs: Sequence[Run], keys: Words, since_ms: int) -> Rows:
     """All rows of these keys, sorted and distinct, with time' >= `since_ms`.
 
-    A run costs about 0.1 us per key.
+    A run costs some 10 ns per key it does not have, and 0.1 us per key it has.
     """
     return gathered([_found(run, keys, since_ms) for run in runs if run.last_ms >= since_ms])
 
@@ -118,7 +137,7 @@ def where(run: Run, which: Bools, since_ms: int, rows_max: int) -> Iterator[Rows
 def kept(run: Run, which: Bools) -> Run:
     """The rows of a mask alone."""
     columns = {name: packed.part(which) for name, packed in run.columns.items()}
-    return Run(run.names, columns, run.first_ms, run.last_ms)
+    return Run(run.names, columns, run.first_ms, run.last_ms, run.sieve)
 
 
 def _parts(run: Run, which: Bools, rows_max: int) -> Iterator[Rows]:
@@ -129,6 +148,8 @@ def _parts(run: Run, which: Bools, rows_max: int) -> Iterator[Rows]:
 
 def _found(run: Run, keys: Words, since_ms: int) -> Rows:
     own = run.keys
+    if run.sieve is not None:
+        keys = keys[run.sieve.holds(keys)]
     first = np.searchsorted(own, keys)
     hit = own[np.minimum(first, len(own) - 1)] == keys
     first = first[hit]
@@ -146,6 +167,14 @@ def ranges(first: Ints, last: Ints) -> Ints:
     ends = np.cumsum(counts)
     found: Ints = np.arange(ends[-1]) + np.repeat(first - (ends - counts), counts)
     return found
+
+
+def _sieve(keys: Words) -> Sieve:
+    bits = (8 * len(keys)).bit_length()
+    shift = max(0, int(keys[-1]).bit_length() - bits)
+    held = np.zeros(1 << bits, dtype=np.bool_)
+    held[keys >> np.uint64(shift)] = True
+    return Sieve(np.uint64(shift), np.packbits(held, bitorder="little"))
 
 
 def _mergeable(parts: Sequence[T]) -> Sequence[T]:
