@@ -82,7 +82,7 @@ stream/
 │   │   ├── rows.py       halves of pairs as columns
 │   │   ├── inbox.py      rows whose window is not over yet
 │   │   ├── store.py      rows packed into few bytes, found by key
-│   │   ├── advance.py    time goes on: rows meet, and end
+│   │   ├── progress.py   time goes on: rows meet, and end
 │   │   ├── meet.py       who meets whom
 │   │   ├── compare.py    champion against challenger
 │   │   ├── places.py     where a replay must begin

@@ -15,7 +15,7 @@ from typing import Final
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench import decode, detectors, figures, fold, through, windows
+from bench import decode, detectors, figures, fold, join, through, windows
 from bench.through import Compared
 from bench.windows import Costs
 from kafka.cluster import VERSION, UnavailableError, running
@@ -62,6 +62,18 @@ Detect judges sums: {series} series (9 segments of all signals), each with its r
 Ten times the traffic costs {growth:.2f} times as much. The state of {versions} such model versions, {state_mb:.0f} MB
 or {series_kb:.1f} KB a series, is encoded in {encode_ms:.0f} ms and read back in {decode_ms:.0f} ms.
 
+## Labels
+
+Ten million predictions of the last week wait for their labels in one process; a tenth of the labels come, in no order.
+Then what a restart costs: their records decoded and their rows held again. Rates are by processor time, one core.
+
+| | measured | goal |
+|---|---:|---:|
+| resident, ten million predictions waiting | {resident:,.0f} MiB | 1,024 MiB |
+| the same, after the labels | {resident_end:,.0f} MiB | |
+| pairs/s, from records of labels to records of outcomes | {pairs:,.0f} | 150,000 |
+| rows/s of a restart | {restored:,.0f} | 300,000 |
+
 ## Detectors
 
 A thousand series at once, one core.
@@ -72,7 +84,7 @@ A thousand series at once, one core.
 """
 
 
-def page(events: int, compared: Compared, costs: Costs, rates: dict[str, float]) -> str:
+def page(events: int, compared: Compared, costs: Costs, labels: join.Costs, rates: dict[str, float]) -> str:
     """The page of documentation."""
     worker = compared.cpu_us("worker")
     return TEXT.format(
@@ -99,6 +111,10 @@ def page(events: int, compared: Compared, costs: Costs, rates: dict[str, float])
         series_kb=costs.state_bytes / windows.VERSIONS / costs.series / 1e3,
         encode_ms=costs.encode_ms,
         decode_ms=costs.decode_ms,
+        resident=labels.resident_mib,
+        resident_end=labels.resident_end_mib,
+        pairs=labels.pairs_per_second,
+        restored=labels.restored_per_second,
         detectors="\n".join(f"| {name} | {rate:,.0f} |" for name, rate in rates.items()),
     )
 
@@ -112,7 +128,7 @@ def main(arguments: Sequence[str]) -> None:
     except UnavailableError as error:
         sys.exit(f"{error}.")
     rates = {name: detectors.rate(turn) for name, turn in detectors.subjects().items()}
-    text = page(events, compared, windows.measured(), rates)
+    text = page(events, compared, windows.measured(), join.measured(), rates)
     PAGE.write_text(text, encoding="utf-8")
     print(text)
     for title, more in (("Decoding", decode), ("Folding", fold), ("Detectors against what is published", figures)):

@@ -1,7 +1,7 @@
 """Join: predictions meet their labels.
 
 Halves of pairs wait until every input partition has passed the end of their window (`inbox`); then, in order of event
-time, they meet the others of their id (`advance`, `meet`), and what that measures is told (`told`). Each row is held,
+time, they meet the others of their id (`progress`, `meet`), and what that measures is told (`told`). Each row is held,
 matched or not, until no decision can depend on it any more: one horizon (`store`). Nothing is saved: whoever reads the
 log of pairs from `oldest` to the committed offset, with as many `halvings`, is in the same state, as `digest` proves.
 
@@ -19,9 +19,9 @@ from msgspec.structs import replace
 from stream.profiles import windows
 from stream.profiles.windows import Marks
 from stream.stages.join import inbox, places, rows, told
-from stream.stages.join.advance import advance, halved, threshold
 from stream.stages.join.inbox import Inbox
 from stream.stages.join.places import Places
+from stream.stages.join.progress import advance, halved, threshold
 from stream.stages.join.settings import Feedback, Settings
 from stream.stages.join.state import STATE_VERSION, Held, State
 from stream.stages.join.told import Told

@@ -4,6 +4,7 @@ Fresh rows lie as they came; when they are many, or some are due, they are sorte
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from msgspec import Struct
@@ -14,7 +15,8 @@ from stream.stages.join.rows import Column, Names, Rows
 from stream.stages.join.store import Run, added, pack
 from stream.wire.internal import Ints
 
-_FRESH_MAX = 1 << 16
+FRESH_MAX: Final = 1 << 16
+"""Fresh rows that are many."""
 
 
 class Queue(Struct, frozen=True, eq=False):
@@ -57,7 +59,7 @@ class Inbox(Struct, frozen=True, eq=False):
 def put(inbox: Inbox, some: Rows) -> Inbox:
     """With more rows."""
     inbox = replace(inbox, fresh=(*inbox.fresh, some))
-    return sorted_(inbox) if sum(map(len, inbox.fresh)) >= _FRESH_MAX else inbox
+    return sorted_(inbox) if sum(map(len, inbox.fresh)) >= FRESH_MAX else inbox
 
 
 def sorted_(inbox: Inbox) -> Inbox:

@@ -17,7 +17,8 @@ T = TypeVar("T", bound=Sized)
 
 ROWS_MAX: Final = 1 << 20
 """Larger runs are not made by merging: rows within their horizon share a run with at most so many that are not."""
-_MERGED: Final = 4
+MERGED: Final = 4
+"""Runs of one size that become one."""
 _ONE, _SEVEN, _THREE = np.uint8(1), np.uint64(7), np.uint64(3)
 
 
@@ -185,7 +186,7 @@ def _mergeable(parts: Sequence[T]) -> Sequence[T]:
     some = parts[tail:]
     while sum(map(len, some)) > ROWS_MAX:
         some = some[1:]
-    return some if len(some) >= _MERGED else ()
+    return some if len(some) >= MERGED else ()
 
 
 def _size(part: Sized) -> int:
