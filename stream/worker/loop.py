@@ -47,6 +47,9 @@ from stream.worker.ticks import Ticker, is_live
 
 POLL_SECONDS: Final = 0.1
 RESTORE_SLICE_SECONDS: Final = 0.05
+TURN_SECONDS: Final = 20.0
+"""A turn that takes longer leaves what was polled to the next: the group waits for a worker only so long, and one step
+of join may have a whole horizon to tell, when labels come after a week without any."""
 STEP_RECORDS: Final = 8_192
 """Ingest works on columns of about this length: long enough for numpy, short enough for the cache."""
 OUTPUT_BYTES: Final = 32 * 1024 * 1024
@@ -171,7 +174,7 @@ class Loop:
 
     def turn(self) -> None:
         """One round: at most one poll, and one commit unless transactions fill up."""
-        self._turned()
+        turned_seconds = self._turned()
         try:
             polled = self._poll()
             self._listen(busy=bool(polled))
@@ -181,6 +184,9 @@ class Loop:
                 if self._is_full():
                     self._step_inboxes()
                     self._commit()
+                if self.clock.seconds() - turned_seconds > TURN_SECONDS:
+                    self._must_rewind = True
+                    break
             for task, reason, held in balance(self.tasks.values(), self.ends, self.settings.topics.feedback):
                 self._hold(task, reason, held=held)
             now_seconds = self.clock.seconds()
@@ -565,8 +571,9 @@ class Loop:
 
     # -- what others can see -------------------------------------------------------------------------------------------
 
-    def _turned(self) -> None:
-        self.status.turned_seconds = self.clock.seconds()
+    def _turned(self) -> float:
+        self.status.turned_seconds = now_seconds = self.clock.seconds()
+        return now_seconds
 
     def _look(self) -> None:
         """Once a second, write down where things stand; once a minute, whether the topics are still the same."""

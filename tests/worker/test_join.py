@@ -328,3 +328,24 @@ def test_feedback_that_cannot_be_read_does_not_stop_predictions() -> None:
     world.turns(100)
     assert loop.status.holding == {("feedback", 0): "dead_letters"}
     assert loop.tasks["predictions", 0].committed.next_offset == 300
+
+
+def test_a_long_step_leaves_the_rest_to_the_next_turn(expected: Answer) -> None:
+    world = filled()
+    world.cluster.group("sim").session_ms = 10**9
+    steps = [0]
+
+    def slow(state: Any, records: Any) -> Any:
+        world.now_ms += 21_000
+        steps[-1] += 1
+        return counting.join_step(state, records)
+
+    stages = msgspec.structs.replace(counting.stages(), join_step=slow)
+    world.worker(stages=stages, options=Options(strict=True, poll_records=500))
+    for _ in range(1_000):
+        steps.append(0)
+        world.turn()
+        if world.is_settled():
+            break
+    assert max(steps) == 1
+    assert answer(world) == expected
