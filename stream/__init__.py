@@ -19,6 +19,7 @@ stream/
 │   ├── standing.py     how things stand, from what the topics hold and the group has committed
 │   ├── reference.py    drift reference: build, show, publish
 │   ├── references.py   references as files and as records
+│   ├── labelled.py     labelled rows as windows of outcomes, through ingest and join
 │   ├── control.py      drift control: writes a person's decision
 │   ├── topics.py       drift topics: make and check them
 │   ├── validate.py     drift validate: a configuration, or files of records

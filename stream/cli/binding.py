@@ -95,6 +95,7 @@ def detect_settings(loaded: Loaded) -> detect.Settings:
         topics=tuple(config.topics.predictions),
         outcome_topics=outcome_topics(config.topics),
         outcomes={model.id: model for model in config.models},
+        horizon=config.feedback.horizon,
         challenger=config.challenger,
         retrain=config.retrain,
     )

@@ -4,16 +4,18 @@ import time
 from pathlib import Path
 from typing import Annotated, Final
 
+import numpy as np
 import typer
 from msgspec.structs import replace
 
+from stream.cli import labelled
 from stream.cli.binding import declared
 from stream.cli.clients import Log, tell, write
 from stream.cli.columns import aligned
 from stream.cli.options import Color, Colors, ConfigFile, FileFormats, Format, Properties, console, new_app, settings
-from stream.cli.references import outgoing, read_reference, records_of, training_rows
-from stream.config import worker_settings
-from stream.profiles import building
+from stream.cli.references import outgoing, read_references, records_of, training_rows
+from stream.config import Config, worker_settings
+from stream.profiles import building, outcome_learning
 from stream.profiles.cuts import Plan, Row
 from stream.wire import codec
 from stream.wire.codec import Malformed
@@ -48,7 +50,10 @@ def build(
     effective_from: EffectiveFrom = None,
     out: Annotated[Path | None, typer.Option("--out", help="Else standard output.")] = None,
 ) -> None:
-    """Build a reference from rows of predictions. In force from the first row on, unless said otherwise."""
+    """Build a reference from rows of predictions. In force from the first row on, unless said otherwise.
+
+    Rows with `actual` make a second one, of outcomes, in a line of its own.
+    """
     config = settings(file, properties).config
     try:
         records = records_of(paths, given.value)
@@ -70,9 +75,34 @@ def build(
         )
     except ValueError as error:
         raise Stopped(EXIT_CHECK_FAILED, "reference", f"{', '.join(paths)}: {error}") from None
-    _write(codec.encode_reference(built), out)
+    of_outcomes = _of_outcomes(config, built, paths, given, serving=serving)
+    _write(b"\n".join(codec.encode_reference(one) for one in (built, *of_outcomes)), out)
     bad = f"; refused {sum(refused.values())} records ({_by_code(refused)})" if refused else ""
     tell(f"{built.reference_id}: {model_id}/{model_version}, {len(rows)} rows, {len(built.signals)} signals{bad}")
+    for one in of_outcomes:
+        tell(f"{one.reference_id}: {model_id}/{model_version}, outcomes of {one.n_rows} labelled rows")
+
+
+def _of_outcomes(
+    config: Config, inputs: Reference, paths: list[str], given: Format, *, serving: bool
+) -> list[Reference]:
+    """The reference of outcomes, if there are enough labels for one."""
+    windows = labelled.outcomes_of(config, inputs, paths, given.value) if config.topics.feedback else []
+    if not windows:
+        return []
+    try:
+        return [
+            outcome_learning.built(
+                windows,
+                serving=serving,
+                size_ms=config.windows.size,
+                effective_from_ms=parse_time(inputs.effective_from) or 0,
+                data_ms=(windows[0].window_start_ms, windows[-1].window_start_ms + config.windows.size - 1),
+            )
+        ]
+    except ValueError as error:
+        tell(str(error))
+        return []
 
 
 @app.command()
@@ -82,9 +112,10 @@ def show(
     properties: Properties = None,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Show the reference in a file, or list those published."""
+    """Show the references in a file, or list those published."""
     if reference is not None:
-        _show_one(read_reference(reference), color)
+        for one in read_references(reference):
+            _show_one(one, color)
         return
     config = worker_settings(settings(file, properties, connects=True).config)
     found = published(config)
@@ -100,17 +131,16 @@ def publish(
     properties: Properties = None,
     effective_from: EffectiveFrom = None,
 ) -> None:
-    """Publish a reference to all workers, in force two windows from now unless said otherwise."""
+    """Publish the references of a file to all workers, in force two windows from now unless said otherwise."""
     loaded = settings(file, properties, connects=True)
-    read = read_reference(reference)
-    if read.window_rows is not None and read.window_size_ms != loaded.config.windows.size:
-        tell(f"{reference} was built with windows of {read.window_size_ms} ms; overdispersion will be off")
-    now_ms = time.time_ns() // 1_000_000
-    size_ms = loaded.config.windows.size
+    now_ms, size_ms = time.time_ns() // 1_000_000, loaded.config.windows.size
     in_force_ms = _time(effective_from) if effective_from else now_ms - now_ms % size_ms + WINDOWS_AHEAD * size_ms
-    dated = codec.named(replace(read, effective_from=rfc3339(in_force_ms)))
-    send(worker_settings(loaded.config), dated)
-    typer.echo(f"{dated.reference_id} {dated.model_id}/{dated.model_version} in force from {dated.effective_from}")
+    for read in read_references(reference):
+        if read.window_rows is not None and read.window_size_ms != size_ms:
+            tell(f"{reference} was built with windows of {read.window_size_ms} ms; overdispersion will be off")
+        dated = codec.named(replace(read, effective_from=rfc3339(in_force_ms)))
+        send(worker_settings(loaded.config), dated)
+        typer.echo(f"{dated.reference_id} {dated.model_id}/{dated.model_version} in force from {dated.effective_from}")
 
 
 def send(config: Settings, reference: Reference) -> None:
@@ -166,7 +196,8 @@ def _write(data: bytes, out: Path | None) -> None:
 def _show_one(reference: Reference, color: Color) -> None:
     screen = console(color)
     screen.print(f"{reference.reference_id}  {reference.model_id}/{reference.model_version}", style="bold")
-    screen.print(f"{reference.origin}{'' if reference.complete else ', incomplete'}, {reference.n_rows} rows")
+    rows_of = "labelled rows" if reference.scope == "outcomes" else "rows"
+    screen.print(f"{reference.origin}{'' if reference.complete else ', incomplete'}, {reference.n_rows} {rows_of}")
     screen.print(f"data {reference.data_from} to {reference.data_to}, in force from {reference.effective_from}")
     if reference.window_rows is not None:
         screen.print(f"{reference.window_rows:.1f} rows per window of {reference.window_size_ms} ms")
@@ -174,14 +205,25 @@ def _show_one(reference: Reference, color: Color) -> None:
         screen.print(f"segments of {key}: {', '.join(values)}, other")
     rows = [["signal", "type", "bins", "missing", "invalid", "overdispersion", "normal"]]
     for name, signal in reference.signals.items():
-        phi = "" if signal.overdispersion is None else f"{signal.overdispersion:.2f}"
+        spread = _spread(reference, name)
+        phi = "" if spread is None else f"{spread:.2f}"
         counted = [str(len(signal.counts)), str(signal.missing), str(signal.invalid)]
         rows.append([name, signal.type, *counted, phi, _normal(signal)])
     for line in aligned(rows):
         screen.print(line)
 
 
+def _spread(reference: Reference, name: str) -> float | None:
+    """Overdispersion of a signal, of outcomes that of its first member."""
+    if reference.outcomes is None:
+        return reference.signals[name].overdispersion
+    members = reference.outcomes.serving.get("all", {})
+    return next((phi for member, (phi, _) in members.items() if member.startswith(f"{name} ")), None)
+
+
 def _normal(signal: SignalReference) -> str:
+    if signal.edges is not None and signal.mean is None:
+        return "" if not sum(signal.counts) else f"median {_median(signal):.6g}"
     if signal.mean is not None and signal.std is not None:
         return f"mean {signal.mean:.6g}, std {signal.std:.6g}"
     total = sum(signal.counts) or 1
@@ -190,10 +232,16 @@ def _normal(signal: SignalReference) -> str:
     return ", ".join(f"{name} {count / total:.0%}" for count, name in ranked)
 
 
+def _median(signal: SignalReference) -> float:
+    edges, counts = signal.edges or [0.0], np.cumsum(signal.counts)
+    return edges[min(int(np.searchsorted(counts, counts[-1] / 2)), len(edges) - 1)]
+
+
 def _show_all(references: list[Reference], color: Color) -> None:
-    rows = [["reference", "model", "version", "origin", "rows", "in force from"]]
+    rows = [["reference", "model", "version", "of", "origin", "rows", "in force from"]]
     for one in references:
         origin = one.origin if one.complete else f"{one.origin}, incomplete"
-        rows.append([one.reference_id, one.model_id, one.model_version, origin, str(one.n_rows), one.effective_from])
+        named = [one.reference_id, one.model_id, one.model_version, one.scope]
+        rows.append([*named, origin, str(one.n_rows), one.effective_from])
     for line in aligned(rows) if references else []:
         console(color).print(line)

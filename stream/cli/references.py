@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+import orjson
 import typer
+from msgspec.structs import replace
 
 from stream.profiles.cuts import Row, row_of
 from stream.profiles.reference import reference_key
@@ -19,15 +21,19 @@ from stream.worker import files
 ROWS_AT_ONCE = 5_000
 
 
-def read_reference(file: Path) -> Reference:
-    """The reference in a file. A usage error if there is none."""
+def read_references(file: Path) -> list[Reference]:
+    """The references in a file, one in a line: of inputs, then of outcomes. A usage error if there is none."""
     try:
-        found = codec.decode_reference(file.read_bytes())
+        lines = file.read_bytes().strip().splitlines() or [b""]
     except OSError as error:
         raise typer.BadParameter(f"{file}: {error.strerror}") from None
-    if isinstance(found, Malformed):
-        hint = "make one with `drift reference build`"
-        raise typer.BadParameter(f"{file}: not a reference ({found.code}: {found.detail}); {hint}")
+    found = []
+    for line in lines:
+        one = codec.decode_reference(line)
+        if isinstance(one, Malformed):
+            hint = "make one with `drift reference build`"
+            raise typer.BadParameter(f"{file}: not a reference ({one.code}: {one.detail}); {hint}")
+        found.append(one)
     return found
 
 
@@ -52,10 +58,25 @@ def training_rows(
 
 
 def records_of(paths: Sequence[str], given: files.FileFormat) -> Iterator[Record]:
-    """The rows of some files, one file after the other."""
+    """The predictions of some files, one file after the other; of rows with a label those that repeat theirs."""
     progress = files.Progress()
     for partition, path in enumerate(paths):
         yield from files.records(path, "predictions", partition, progress, given=given)
+        labelled = files.records(path, "predictions", partition, progress, given=given, feedback=True)
+        yield from filter(None, map(_unlabelled, labelled))
+
+
+def _unlabelled(record: Record) -> Record | None:
+    """A row with a label as the prediction it repeats; None where it has no features."""
+    try:
+        row = orjson.loads(record.value or b"")
+    except orjson.JSONDecodeError:
+        return record
+    if not isinstance(row, dict) or not row.get("features"):
+        return None
+    del row["actual"]
+    at = row.pop("prediction_timestamp", None)
+    return replace(record, value=orjson.dumps(row if at is None else row | {"timestamp": at}))
 
 
 def batch_of(records: Sequence[Record]) -> Batch:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from stream.cli.binding import bound
 from stream.cli.clients import tell
 from stream.cli.options import Color, Colors, ConfigFile, FileFormats, Format, Properties, console, new_app, settings
-from stream.cli.references import outgoing, read_reference
+from stream.cli.references import outgoing, read_references
 from stream.config import worker_settings
 from stream.wire import control
 from stream.wire.codec import Malformed
@@ -90,7 +90,7 @@ def replay(
     """Run the same stages over files, without Kafka. Alerts come out as JSON lines, a summary on stderr."""
     loaded = settings(file, properties)
     engine_settings = worker_settings(loaded.config)
-    known = [outgoing(read_reference(one)) for one in reference or ()]
+    known = [outgoing(one) for file in reference or () for one in read_references(file)]
     events = [event for one in decisions or () for event in _control_events(one, loaded.config.limits)]
     started_seconds = time.monotonic()
     with ExitStack() as stack:

@@ -104,9 +104,13 @@ def built(
 ) -> Reference:
     """The reference of windows by rising start; `serving` says that they are a complete log of it.
 
+    Only such a log shows how labels come; and one whose labels all bear the time of their prediction does not either.
     Raises `ValueError` with fewer than 1,000 pairs.
     """
     total = outcomes.merge(windows)
+    if not serving or not total.delays[:, 1:].any():
+        windows = [_without_coming(window) for window in windows]
+        total = outcomes.merge(windows)
     if _pairs(total) < ROWS_ACCEPTED:
         raise ValueError(f"a reference of outcomes needs {ROWS_ACCEPTED} labelled rows, not {_pairs(total)}")
     known: Serving = {}
@@ -124,6 +128,12 @@ def built(
         effective_from_ms=effective_from_ms,
         window_size_ms=size_ms,
     )
+
+
+def _without_coming(window: Outcomes) -> Outcomes:
+    """The same pairs, as if nothing were known of when labels come, and how many."""
+    none = np.zeros_like(window.pairs)
+    return replace(window, delays=window.delays[:, :0], ended=none, labelled=none)
 
 
 def no_spread(tables: OutcomeTables) -> Spread:

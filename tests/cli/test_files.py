@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import doorway
+import numpy as np
 import orjson
 import pytest
 from doorway import Drift
@@ -223,3 +224,78 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         flat |= {f"{name}.{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {name: value}
     return flat
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+
+def labelled(world: World, rows: int, *, wrong: float, first: int = 0) -> list[bytes]:
+    """Rows that say what was true: the answer of the model but for a share of them."""
+    draws = np.random.default_rng([world.seed, rows]).random(rows)
+    found = []
+    for value, draw in zip(world.records(rows, first), draws, strict=True):
+        row = orjson.loads(value)
+        said = row["prediction"]["label"]
+        other = "deny" if said == "approve" else "approve"
+        found.append(orjson.dumps(row | {"actual": {"label": other if draw < wrong else said}}))
+    return found
+
+
+CONFIG = """
+windows = { size = "10s" }
+[[models]]
+id = "credit"
+positive_label = "approve"
+segments = ["country"]
+"""
+
+
+def test_labelled_rows_make_a_second_reference_and_labels_are_judged_by_it(drift: Drift) -> None:
+    Path("drift.toml").write_text(CONFIG)
+    Path("training.jsonl").write_bytes(b"\n".join(labelled(World(seed=1, missing=0), 3 * ROWS, wrong=0.1)))
+    result = drift("reference", "build", "training.jsonl", "--serving", "--out", "reference.json")
+    assert result.exit_code == 0
+    inputs, outcomes = events(Path("reference.json").read_text())
+    assert (inputs["scope"], outcomes["scope"]) == ("inputs", "outcomes")
+    right, wrong = outcomes["signals"]["outcome:error"]["counts"]
+    assert (right + wrong, wrong / (right + wrong)) == (3 * ROWS, pytest.approx(0.1, abs=0.01))
+    assert "outcome:delay" not in outcomes["signals"]
+    assert "country=DE" in outcomes["outcomes"]["scores"]
+    shown = drift("reference", "show", "reference.json").stdout
+    assert "labelled rows" in shown
+    assert "outcome:error" in shown
+
+    world = World(seed=2, start_ms=START_MS + 3 * ROWS * 100, missing=0)
+    live = labelled(world, ROWS // 2, wrong=0.1) + labelled(world, ROWS // 2, wrong=0.4, first=ROWS // 2)
+    predictions = [orjson.dumps({k: v for k, v in orjson.loads(row).items() if k != "actual"}) for row in live]
+    Path("live.jsonl").write_bytes(b"\n".join(predictions))
+    Path("labels.jsonl").write_bytes(b"\n".join(map(_label_alone, live)))
+    replay = ["live.jsonl", "labels.jsonl", "--reference", "reference.json"]
+    result = drift("replay", *replay, "--windows", "windows.jsonl")
+    assert result.exit_code == 0, result.stderr
+    firing = [one["data"] for one in events(result.stdout) if one["type"].endswith(".firing.v1")]
+    (alert,) = [one for one in firing if (one["kind"], one["segment"]) == ("performance", "all")]
+    begins_ms = START_MS + 3 * ROWS * 100 + ROWS // 2 * 100
+    assert rfc3339(begins_ms) < alert["starts_at"] <= rfc3339(begins_ms + 5 * WINDOW_MS)
+    assert alert["details"]["before"] == pytest.approx(0.1, abs=0.01)
+    readings = [one for one in events(Path("windows.jsonl").read_text()) if one["signal"] == "outcome:error"]
+    whole = [one for one in readings if one["segment"] == "all"]
+    assert sum(one["n"] for one in whole) == ROWS
+    assert whole[0]["metrics"]["estimated"]["accuracy"] == pytest.approx(0.9, abs=0.05)
+
+
+def _label_alone(value: bytes) -> bytes:
+    row = orjson.loads(value)
+    return orjson.dumps({name: row[name] for name in ("prediction_id", "model_id", "timestamp", "actual")})
+
+
+def test_too_few_labels_make_no_second_reference(drift: Drift) -> None:
+    Path("drift.toml").write_text(CONFIG)
+    world = World(seed=1, missing=0)
+    rows = labelled(world, 900, wrong=0.1) + world.records(ROWS, first=900)
+    Path("training.jsonl").write_bytes(b"\n".join(rows))
+    result = drift("reference", "build", "training.jsonl", "--serving")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1
+    assert orjson.loads(result.stdout)["n_rows"] > ROWS // 2
+    assert "1000 labelled rows, not 900" in result.stderr

@@ -104,11 +104,12 @@ def window(plan: OutcomesPlan, start_ms: int, outcomes: Outcomes, predictions: i
     """A window of outcomes; `predictions` of the same window, `no_bet` [G, C] as in `Window`."""
     tables = plan.tables
     own = outcome_tables.measure(tables, outcomes)
-    delays = own.delays if tables.of("distribution") else own.delays[:0]
+    nothing = np.zeros((0, UNORDERED_BINS), np.int64)
+    delays = own.delays if tables.of("distribution") else nothing
     rates, means = own.rates.reshape(-1, 2), own.means.reshape(-1, 3)
     return Window(
         start_ms=start_ms,
-        counts=(delays, np.zeros((0, UNORDERED_BINS), np.int64), rates, means),
+        counts=(delays, nothing, rates, means),
         moments=_moments(plan, outcomes, own, predictions),
         scores=(_tested(plan, own),),
         no_bet=no_bet,
