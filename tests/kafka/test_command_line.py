@@ -48,8 +48,8 @@ def test_topics_are_made_once_and_checked(config: Path) -> None:
     assert all(line.endswith(" would be created") for line in dry.stdout.splitlines())
     assert all(line.endswith(" created") for line in made.stdout.splitlines())
     assert all(line.endswith(" exists") for line in again.stdout.splitlines())
-    assert [len(one.stdout.splitlines()) for one in (dry, made, again)] == [7, 7, 7]
-    assert (fine.exit_code, fine.stdout) == (0, "7 topics are as they should be\n")
+    assert [len(one.stdout.splitlines()) for one in (dry, made, again)] == [8, 8, 8]
+    assert (fine.exit_code, fine.stdout) == (0, "8 topics are as they should be\n")
 
 
 def test_more_replicas_than_brokers_are_refused_with_the_brokers_words(config: Path) -> None:
