@@ -102,6 +102,7 @@ stream/
 │       ├── shown.py      what all that is told of a closed window shows
 │       ├── readings.py   a reading per signal
 │       ├── power.py      what the budget buys: shares, thresholds, the smallest change found in time
+│       ├── silence.py    the number of predictions: judged, read and told
 │       ├── tally.py      verdicts and alarms, counted
 │       ├── overview.py   what metrics say of a task
 │       ├── impact.py     what the change of an open episode means for the model
@@ -127,6 +128,7 @@ stream/
 │   ├── episode.py      what counts as normal while an alert fires
 │   ├── histogram.py    e-detector of distributions
 │   ├── mean.py         e-detector of bounded means and rates
+│   ├── silence.py      e-detector of numbers of events that fall
 │   ├── adwin.py        adaptive windowing over weighted means
 │   ├── page_hinkley.py the classic chart, weighted
 │   ├── river.py        any detector of river, by name
@@ -149,6 +151,7 @@ stream/
 │   ├── learning.py     a reference from the stream
 │   ├── overdispersion.py  how much wider sums spread than under independence
 │   ├── cycles.py       what learning adds up hour by hour
+│   ├── volume.py       how many events a window brings, by hour, and how that spreads
 │   ├── seasons.py      what is normal at this hour
 │   ├── coarse.py       a distribution of which only coarse bins are kept, for readers
 │   ├── describe.py     mean, deviation and quantiles of a window, for readers

@@ -284,8 +284,12 @@ def _of_quality(alert: Alert, details: QualityDetails) -> Texts:
 def _of_silence(alert: Alert, details: SilenceDetails) -> Texts:
     seen = f"last seen at {_clock(details.last_seen, alert.updated_at)}" if details.last_seen else "never seen"
     expected = f"{number(details.expected_per_window)} expected in each"
+    now = next((entry.after.mean for entry in alert.signals), None)
+    news = f"no {details.what} for {_count(details.windows, 'window')}"
+    if now:
+        news = f"only {number(now)} {details.what} a window for {_count(details.windows, 'window')}"
     return Texts(
-        f"no {details.what} for {_count(details.windows, 'window')}, {expected}",
+        f"{news}, {expected}",
         f"{details.what.capitalize()}: {seen}.",
         f"Check that {details.what} are still written to their topic.",
     )

@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 
-from stream.profiles import cuts, cycles, describe, overdispersion, reference, seasons
+from stream.profiles import cuts, cycles, describe, overdispersion, reference, seasons, volume
 from stream.profiles.cuts import Plan
 from stream.profiles.overdispersion import Overdispersion
 from stream.profiles.reference import ROW_RATES, Tables
@@ -79,6 +79,8 @@ class Counts(Struct, frozen=True, eq=False):
     """Start of the first window."""
     end_ms: int
     """End of the newest."""
+    numbers: volume.Sums = volume.Sums()
+    """Of rows per window, of segment `all`."""
 
 
 class State(Struct, frozen=True):
@@ -175,6 +177,7 @@ def add(counts: Counts, tables: Tables, start_ms: int, window: Dense) -> Counts:
         cycle=cycles.add(counts.cycle, tables, start_ms, window.counts[0]) if window.rows[0] else counts.cycle,
         first_ms=start_ms if counts.first_ms is None else counts.first_ms,
         end_ms=start_ms + size_ms,
+        numbers=volume.add(counts.numbers, start_ms, size_ms, int(window.rows[0]), counts.cycle.timezone),
     )
 
 
@@ -247,6 +250,9 @@ def completed(  # noqa: PLR0913 - all that a reference is made of
             )
             for place, name in enumerate(ROW_RATES)
         },
+        volume=None
+        if phi is None
+        else volume.volume(counts.numbers, tables.reference.window_size_ms, counts.cycle.timezone),
     )
     if rung is not None:
         # Coarse bins follow from the counts themselves.

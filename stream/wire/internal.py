@@ -291,6 +291,21 @@ class Slots(Struct, frozen=True):
     """How long each of 48 hours, those of work days and then those of weekends, was seen."""
 
 
+class Volume(Struct, frozen=True):
+    """How many rows a window of serving has, by seasonal slot (`statistics.md` 8.5)."""
+
+    rung: Literal["global", "hour_of_day", "hour_of_day_weekend", "hour_of_week"]
+    timezone: str
+    windows: list[int]
+    """Per slot, empty ones included."""
+    rows: list[int]
+    """Per slot, in these windows."""
+    dispersion: float
+    """Variance of such numbers over their mean, at least 1."""
+    whole_day: bool
+    """Whether at least a day was seen: a night is then no fall."""
+
+
 class RateReference(Struct, frozen=True):
     """How many rows have a property, such as an invalid value, by segment name, `all` included."""
 
@@ -343,6 +358,8 @@ class Reference(Struct, frozen=True):
     """Mean rows of a non-empty window per segment name, `all` excepted; absent where unknown."""
     outcomes: OutcomeReference | None = None
     """Of scope `outcomes` alone."""
+    volume: Volume | None = None
+    """None where serving is not known."""
     schema_version: int = 1
 
 

@@ -68,7 +68,7 @@ def test_evidence_is_told_as_part_of_what_an_alarm_needs(known: References, drif
     quiet = Flow(known, of_detect=SETTINGS).run(Stream().records(5 * PER_WINDOW), poll=PER_WINDOW)
     rest = looked(quiet).versions["credit", "3"].evidence
     assert all(0 <= ratio < 1 for ratio in rest.values())
-    assert rest.keys() == {"data_drift", "prediction_drift", "data_quality", "outlier"}
+    assert rest.keys() == {"data_drift", "prediction_drift", "data_quality", "outlier", "silence"}
     assert looked(drifted).versions["credit", "3"].evidence["data_drift"] >= 1
 
 

@@ -273,7 +273,7 @@ def test_detectors_that_are_not_enabled_say_nothing_and_cost_no_threshold(known:
     quiet.run(spoiled(missing), poll=PER_WINDOW)
     assert told(quiet) == []
     verdicts = [verdict for one in quiet.readings for verdict in one["verdicts"]]
-    assert {verdict["detector"] for verdict in verdicts} == {"histogram"}
+    assert {verdict["detector"] for verdict in verdicts} == {"histogram", "silence"}
     assert {one["level"] for one in quiet.reading("row:quality")} == {"not_ready"}
     alone = Flow(known, of_detect=detect_settings(enabled=("adwin",))).run(spoiled(more), poll=PER_WINDOW)
     assert told(alone) == []

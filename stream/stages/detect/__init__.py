@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from stream.profiles import outcomes, summaries, windows
 from stream.profiles.reference import References
-from stream.stages.detect import labels, tally
+from stream.stages.detect import labels, silence, tally
 from stream.stages.detect.close import Closing, Name, close
 from stream.stages.detect.decisions import Decisions, Subject, heard, kept, orders
 from stream.stages.detect.labels.shown import LABELS
@@ -250,7 +250,7 @@ def _closed(settings: Settings, references: References, state: State, name: Name
     """The next window of the inputs of one version, closed by what people have decided of it."""
     before = state.versions[name]
     closing = Closing(settings, references, name, before.next_ms)
-    subject = Subject(name, before.segments, KINDS)
+    subject = Subject(name, before.segments, (*KINDS, silence.KIND))
     own, decisions = orders(state.decisions, subject, start_ms=closing.start_ms, from_ms=closing.effective_from_ms)
     version, records = close(replace(closing, orders=own), before)
     if version.relearned_ms != before.relearned_ms and name in state.outcomes:

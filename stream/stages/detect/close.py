@@ -14,7 +14,7 @@ from stream.alerts.lifecycle import Row
 from stream.profiles import cuts, learning, summaries, trail
 from stream.profiles.reference import References, Tables, blank, in_force_last, reference_key
 from stream.profiles.summaries import Dense
-from stream.stages.detect import inputs, readings, recent, shown, tally, tell
+from stream.stages.detect import inputs, readings, recent, shown, silence, tally, tell
 from stream.stages.detect.decisions import Orders
 from stream.stages.detect.plan import KINDS, plan
 from stream.stages.detect.recent import Answers, Spell
@@ -107,7 +107,18 @@ def close(closing: Closing, version: Version) -> Told:
         version, learned = _counted(closing, version, tables, profile)
         records = records + learned
     version, told = _judged(closing, version, tables, profile, partial, mixed=mixed)
-    return version, records + told
+    version, counted = _heard(closing, version, tables, profile, mixed=mixed)
+    return version, records + told + counted
+
+
+def _heard(closing: Closing, version: Version, tables: Tables, profile: Dense, *, mixed: bool) -> Told:
+    """The number of predictions of a window: judged, told and read, like one more signal of the whole model."""
+    place = silence.Place(closing.settings, tables, closing.name, closing.start_ms, closing.orders)
+    after, heard = silence.judged(place, version, int(profile.rows[0]), mixed=mixed)
+    rows, alerts = silence.told(place, version, after, heard)
+    said = tally.with_level(version.said, silence.DETECTOR, heard.level)
+    records = [*alerts, silence.reading(place, replace(version, alerts=rows), heard, int(profile.late[0]))]
+    return replace(version, silence=after, alerts=rows, said=said), records
 
 
 def _answers(closing: Closing, version: Version, window: Open) -> dict[int, Answers]:
@@ -179,7 +190,9 @@ def _ended(closing: Closing, version: Version) -> Told:
     own = plan(closing.settings, old, version.watch.serving)
     last = shown.closed(closing.name, own, closing.start_ms, _dense(old, None), None)
     rows, records = tell.alerts(last, version, version.watch, new_reference=True)
-    return replace(version, alerts=rows), records
+    place, heard = silence.Place(closing.settings, old, closing.name, closing.start_ms), version.silence
+    rows, ended = silence.told(place, replace(version, alerts=rows), heard or silence.start(), None, new_reference=True)
+    return replace(version, alerts=rows, silence=None), records + ended
 
 
 def _without_reference(closing: Closing, version: Version) -> Told:

@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from stream.alerts import lifecycle
 from stream.detectors import Floats, budget, ln_sum
 from stream.profiles.reference import References
-from stream.stages.detect import watch
+from stream.stages.detect import silence, watch
 from stream.stages.detect.close import Name
 from stream.stages.detect.plan import Plan, plan
 from stream.stages.detect.settings import Settings
@@ -81,6 +81,7 @@ def _standing(settings: Settings, references: References, version: Version, sign
     if version.watch is not None and tables is not None:
         own = plan(settings, tables, version.watch.serving)
         evidence, by_signal = _evidence(own, version.watch, signals)
+        evidence[silence.KIND] = silence.ratio(settings, tables, version)
     return Standing(
         next_ms=version.next_ms,
         firing=_firing(version.alerts),

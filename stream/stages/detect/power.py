@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from stream.detectors import Bools, Floats, Reason, histogram, mean, page_hinkley
 from stream.profiles import reference
+from stream.stages.detect import silence
 from stream.stages.detect.plan import DETECTORS, MEAN, ORDERED, RATE, GroupKind, Plan
 from stream.stages.detect.series import Distributions
 
@@ -71,11 +72,16 @@ class Power(Struct, frozen=True):
 
 def shares(plan: Plan) -> list[Share]:
     """Where the part of one model version goes, by segment and kind; kinds without members are left out."""
-    return [
+    found = [
         Share(name, kind, float(plan.shares[kind][segment]), _windows(plan, kind, segment), len(plan.members[kind]))
         for segment, name in enumerate(plan.segments)
         for kind, members in plan.members.items()
         if len(members)
+    ]
+    windows = float(np.exp(silence.ln_group(plan.settings, plan.segments)))
+    return [
+        *found,
+        Share(silence.ALL, silence.KIND, silence.share(plan.settings, plan.segments), windows, silence.MEMBERS),
     ]
 
 
@@ -111,7 +117,22 @@ def powers(plan: Plan, traffic: Traffic, within_ms: int) -> list[Power]:
                     replace(own, measure=measure, detector=detector, threshold=limit)
                     for detector, measure, limit in _tests(plan, segment, place)
                 ]
-    return found
+    return [*found, _silence(plan, traffic)]
+
+
+def _silence(plan: Plan, traffic: Traffic) -> Power:
+    """Of the number of predictions: how soon an end is told depends on what is expected, two windows at least."""
+    seen = traffic.get((silence.ALL, silence.SIGNAL))
+    return Power(
+        segment=silence.ALL,
+        signal=silence.SIGNAL,
+        measure=silence.MEASURE,
+        kind=silence.KIND,
+        detector=silence.DETECTOR,
+        threshold=float(silence.ln_threshold(plan.settings, plan.segments) / np.log(10)),
+        events=None if seen is None else seen[0],
+        overdispersion=None,
+    )
 
 
 def _windows(plan: Plan, kind: GroupKind, segment: int) -> float:

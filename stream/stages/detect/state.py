@@ -14,15 +14,17 @@ from stream.detectors.mean import Law as MeanLaw
 from stream.detectors.mean import State as MeanState
 from stream.detectors.page_hinkley import State as PageHinkleyState
 from stream.detectors.river import State as RiverState
+from stream.detectors.silence import State as SilenceState
 from stream.profiles.learning import State as LearningState
 from stream.profiles.outcome_learning import State as OutcomeLearning
 from stream.profiles.overdispersion import Sums
 from stream.profiles.trail import Trail
+from stream.profiles.volume import Sums as VolumeSums
 from stream.profiles.windows import Marks
 from stream.stages.detect.decisions import Decisions
 from stream.stages.detect.plan import Group, Serving
 from stream.stages.detect.recent import Answers, Spell
-from stream.wire.internal import Outcomes, Partial, Sample
+from stream.wire.internal import Outcomes, Partial, Sample, Volume
 
 STATE_VERSION = 6
 
@@ -138,6 +140,26 @@ class Watch(Struct, frozen=True, eq=False):
     """What it was found to be, where the reference does not tell."""
 
 
+class Silence(Struct, frozen=True, eq=False):
+    """The number of predictions of one model version under one reference."""
+
+    quiet: SilenceState
+    back: SilenceState | None = None
+    """Only while an episode is open: whether they have come back."""
+    since_ms: int = 0
+    """Start of the window in which the evidence of the present silence began."""
+    windows: int = 0
+    """Closed since then."""
+    events: int = 0
+    """In these windows."""
+    expected: float = 0.0
+    """In the newest window of which something was."""
+    sums: VolumeSums = field(default_factory=VolumeSums)
+    """What a reference that does not tell is not needed for: windows without a silence, as long as it is learned."""
+    known: Volume | None = None
+    """What they say, from the first hundred on."""
+
+
 class Version(Struct, frozen=True):
     """One model version."""
 
@@ -160,6 +182,7 @@ class Version(Struct, frozen=True):
     """By segment name and kind."""
     open: dict[int, Open] = field(default_factory=dict)
     """By window start."""
+    silence: Silence | None = None
     said: dict[tuple[str, str], int] = field(default_factory=dict)
     """Verdicts of the newest closed window, by detector and level."""
     suppressed: int = 0

@@ -23,6 +23,12 @@ def verdicts(plan: Plan, judged: Judged | None) -> dict[tuple[str, str], int]:
     return found
 
 
+def with_level(said: dict[tuple[str, str], int], detector: str, level: int) -> dict[tuple[str, str], int]:
+    """One verdict more."""
+    name = (detector, LEVELS[level])
+    return {**said, name: said.get(name, 0) + 1}
+
+
 def after(
     tally: Tally, before: Version | OutcomeVersion, version: Version | OutcomeVersion, end_ms: int, period_ms: int
 ) -> Tally:
