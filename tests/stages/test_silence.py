@@ -2,13 +2,19 @@
 
 from typing import Any
 
+import orjson
 import pytest
 from flows import MINUTE_MS, PER_WINDOW, START_MS, Flow, Json, Stream, built, detect_settings, moved, same, view, window
+from msgspec.structs import replace
 
 from stream.alerts.policy import ModelSettings
 from stream.profiles.reference import References
 from stream.stages import detect
+from stream.stages.detect import silence
+from stream.stages.detect.decisions import Orders
+from stream.stages.detect.state import Version
 from stream.wire.codec import Malformed
+from stream.wire.outbound import fingerprint
 
 STOP = 10
 """Windows until the silence."""
@@ -153,3 +159,25 @@ def test_a_restored_silence_goes_on_like_the_original() -> None:
         pause(one, 109)
     assert same(flow.state, again.state)
     assert told(flow)[-1]["details"]["windows"] == 2
+
+
+def test_a_mute_is_obeyed_and_a_person_may_end_it(known: References) -> None:
+    tables = known.at("credit", "3", START_MS)
+    assert tables is not None
+    settings, version = detect_settings(), Version(next_ms=START_MS, seen_ms=START_MS)
+    muted = Orders(muted=frozenset({"silence"}))
+    for index in range(5):
+        place = silence.Place(settings, tables, ("credit", "3"), START_MS + index * MINUTE_MS, muted)
+        after, heard = silence.judged(place, version, 0, mixed=False)
+        version = replace(version, silence=after)
+        assert (heard.alarm, silence.told(place, version, after, heard)[1]) == (False, [])
+    for index in range(5, 8):
+        place = silence.Place(settings, tables, ("credit", "3"), START_MS + index * MINUTE_MS)
+        after, heard = silence.judged(place, version, 0, mixed=False)
+        rows, _ = silence.told(place, version, after, heard)
+        version = replace(version, silence=after, alerts=rows)
+    by_hand = Orders(resolved=frozenset({fingerprint("credit", "3", "all", "silence")}))
+    place = silence.Place(settings, tables, ("credit", "3"), START_MS + 8 * MINUTE_MS, by_hand)
+    after, heard = silence.judged(place, version, 0, mixed=False)
+    _, (record,) = silence.told(place, version, after, heard)
+    assert orjson.loads(record.value or b"")["data"]["resolve_reason"] == "operator"
