@@ -320,3 +320,31 @@ def test_the_next_episode_begins_with_its_own_severity() -> None:
         ("firing", "warning"),
     ]
     assert (row.lifted("info"), row.lifted("critical")) == ("warning", "critical")
+
+
+MUTED = Condition(content="a", muted=True)
+
+
+def test_in_muted_windows_nothing_begins_and_what_waits_begins_afterwards() -> None:
+    muted = dict.fromkeys(range(3, 20), MUTED)
+    _, told = story({1: ALARM, **muted}, until=25, settings=PATIENT)
+    assert brief(told) == [("firing", 20)]
+
+
+def test_in_muted_windows_nothing_is_noticed_and_nothing_is_lost() -> None:
+    found = Condition(detections=(detection(),))
+    windows = {1: found, 2: Condition(detections=(detection("feature:age"),)), **dict.fromkeys(range(3, 100), MUTED)}
+    _, told = story(windows, until=120, otherwise=QUIET)
+    assert brief(told) == [("notice", 1), ("notice", 100)]
+    assert [entry.signal for entry in told[1].detections] == ["feature:age"]
+
+
+@given(st.lists(st.sampled_from([MUTED, Condition(muted=True), Condition(returned=True, muted=True)]), max_size=40))
+def test_muted_windows_end_alerts_and_never_begin_one(windows: list[Condition]) -> None:
+    firing, _ = story({1: ALARM}, until=3)
+    for start in (Row(), firing):
+        row, told = start, list[Emission]()
+        for minute, condition in enumerate(windows, start=4):
+            row, emissions = lifecycle.advance(row, condition, minute * MINUTE, AT_ONCE)
+            told += emissions
+        assert not {"firing", "notice"} & {emission.event for emission in told}
