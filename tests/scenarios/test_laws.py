@@ -50,6 +50,8 @@ Told: TypeAlias = dict[bytes, list[bytes]]
 """What a reader finds under each key of a topic, in order."""
 
 WINDOWS = 24
+READINGS = 4 * 10 + 1
+"""Per window: ten signals in four segments, and the number of predictions."""
 DRIFT, BACK = 6, 12
 LAST_MS = START_MS + (WINDOWS + 10) * MINUTE_MS
 """Of the records that close all windows."""
@@ -164,7 +166,7 @@ def test_the_log_tells_of_a_drift_an_outlier_and_all_windows(expected: Told) -> 
     assert {("credit", "data_drift", "firing"), ("credit", "data_drift", "resolved")} <= statuses
     assert ("credit", "outlier", "notice") in statuses
     readings = sum(len(own) for key, own in expected.items() if key.startswith(b"drift.windows"))
-    assert readings == 2 * (WINDOWS + 9) * 4 * 10
+    assert readings == 2 * (WINDOWS + 9) * READINGS
 
 
 @pytest.mark.parametrize("partitions", [1, 12])
@@ -320,7 +322,7 @@ def test_a_file_that_ends_behind_a_long_gap_still_has_a_reading_for_every_window
         references=references,
         on_record=lambda role, record: heard.append(record) if role == "windows" else None,
     )
-    assert len(heard) == (gap + 1) * 4 * 10
+    assert len(heard) == (gap + 1) * READINGS
 
 
 def test_the_seed_of_pythons_hashes_changes_nothing(expected: Told) -> None:
@@ -420,7 +422,7 @@ def test_time_that_passed_without_records_stands_in_the_log(references: list[Out
     assert found == of_rerun(world, references, stages())
     marks = [decode(record.value or b"", Watermarks) for record in world.cluster.records("drift.profiles")]
     assert any(source.tick for mark in marks if isinstance(mark, Watermarks) for source in mark.sources)
-    assert sum(key[0] == "drift.windows" for key in found) == 2 * 4 * 10 // 2
+    assert sum(key[0] == "drift.windows" for key in found) == READINGS
 
 
 @pytest.mark.parametrize("seed", range(3))
