@@ -2,15 +2,18 @@
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Final
 
 import orjson
-from flows import MINUTE_MS, PER_WINDOW, START_MS, Json, Stream, moved
+from flows import MINUTE_MS, PER_WINDOW, START_MS, Json, Stream, moved, published, stages_of
+from simulator import World
 
-from stream.profiles import outcomes
+from stream.profiles import outcome_learning, outcomes
 from stream.wire import codec
 from stream.wire.internal import OUTCOMES, Outcomes
-from stream.wire.record import Record
+from stream.wire.record import Outgoing, Record
 
 WINDOWS: Final = 10
 LAST_MS: Final = START_MS + (WINDOWS + 10) * MINUTE_MS
@@ -37,7 +40,9 @@ def labels(rows: Sequence[Json], *, seed: int = 5, wrong: float = 0.1, delay_ms:
 
 
 ROWS: Final = Stream(drift_at=6 * PER_WINDOW).rows(WINDOWS * PER_WINDOW)
-LABELS: Final = labels(ROWS)
+WRONG_FROM: Final = 5 * PER_WINDOW
+LABELS: Final = labels(ROWS[:WRONG_FROM]) + labels(ROWS[WRONG_FROM:], wrong=0.4)
+"""From the sixth window on the model is wrong four times as often."""
 
 
 def traffic(predictions: int, feedback: int) -> Iterator[tuple[str, int, bytes]]:
@@ -54,6 +59,33 @@ def traffic(predictions: int, feedback: int) -> Iterator[tuple[str, int, bytes]]
     for partition in range(feedback):
         label = {"prediction_id": "end", "model_id": "end", "timestamp": LAST_MS, "actual": {"label": "deny"}}
         yield "feedback", partition, orjson.dumps(label)
+
+
+@cache
+def normal() -> Outgoing:
+    """The record of a reference of outcomes: those of the two hours before, as the stages themselves find them."""
+    before = replace(Stream(seed=99), start_ms=START_MS - 120 * MINUTE_MS, prefix="t").rows(120 * PER_WINDOW)
+    end = [{**row, "timestamp": START_MS + MINUTE_MS} for row in (before[-1], labels(before)[-1])]
+    world = World(inputs=1, feedback=1, internal=1)
+    for topic, rows in (("predictions", [*before, end[0]]), ("feedback", [*labels(before), end[1]])):
+        for row in rows:
+            world.cluster.write((topic, 0), orjson.dumps(row), timestamp_ms=START_MS + 120 * MINUTE_MS)
+    world.worker(stages=stages_of(world.settings))
+    world.settle()
+    found = told(world.cluster.records("drift.profiles"))
+    windows = [opened(found[name]) for name in sorted(found) if name[2] < START_MS]
+    span = (START_MS - 120 * MINUTE_MS, START_MS - 1)
+    reference = outcome_learning.built(
+        windows, serving=True, size_ms=MINUTE_MS, effective_from_ms=START_MS, data_ms=span
+    )
+    return published(reference)
+
+
+def opened(value: bytes) -> Outcomes:
+    """From their bytes."""
+    found = codec.decode(value, Outcomes, OUTCOMES)
+    assert isinstance(found, Outcomes)
+    return found
 
 
 def told(profiles: Iterable[Record]) -> Mapping[tuple[str, str, int], bytes]:

@@ -10,12 +10,13 @@ import simulator
 from flows import built, published, stages_of
 from kafka.cluster import Cluster
 from kafka.workers import INPUTS, INTERNAL, Item, Scene, scene, wait_until
-from labels import LAST_MS, told, traffic
+from labels import LAST_MS, normal, told, traffic
 
 from stream.wire.record import Record
 from stream.worker.loop import Options
 
 FEEDBACK = 3
+REFERENCES = (published(built()), normal())
 POINTS = ["step@join:2", "step@join:5", "commit:3"]
 """The first time around while halves meet for the first time, then during or after the replay."""
 Answer = tuple[Counter[Any], dict[tuple[str, str, int], bytes]]
@@ -30,8 +31,8 @@ def in_memory(play: Scene, inputs: list[Item]) -> Answer:
     """What one undisturbed worker says."""
     topics = play.settings.topics
     world = simulator.World(inputs=INPUTS, internal=INTERNAL, feedback=FEEDBACK, topics=topics)
-    reference = published(built())
-    world.cluster.write((topics.of("references"), 0), reference.value, reference.key, timestamp_ms=0)
+    for reference in REFERENCES:
+        world.cluster.write((topics.of("references"), 0), reference.value, reference.key, timestamp_ms=0)
     names = {"predictions": topics.predictions[0], "feedback": topics.feedback[0]}
     for topic, partition, time_ms, value in inputs:
         world.cluster.write((names[topic], partition), value, timestamp_ms=time_ms)
@@ -55,7 +56,9 @@ def test_outcomes_are_those_of_one_worker_in_memory(cluster: Cluster, tmp_path: 
     with scene(cluster.bootstrap, f"outcomes-{workers}", tmp_path, records=1, feedback=FEEDBACK) as play:
         play.stages = "flows"
         expected = in_memory(play, inputs)
-        play.publish(published(built()))
+        for reference in REFERENCES:
+            play.publish(reference)
+        assert any(b'"performance"' in value for topic, _, value in expected[0] if topic.endswith("alerts"))
         size = len(inputs) // (len(POINTS) + 2) + 1
         parts = [inputs[start : start + size] for start in range(0, len(inputs), size)]
         for point in POINTS if workers == 1 else ():

@@ -9,10 +9,10 @@ import orjson
 import pytest
 import simulator
 from flows import START_MS, built, published, stages_of
-from labels import LABELS, LAST_MS, ROWS, labels, told, traffic
+from labels import LABELS, LAST_MS, ROWS, labels, normal, opened, told, traffic
 
 from stream.wire import codec
-from stream.wire.internal import OUTCOMES, Outcomes
+from stream.wire.internal import OUTCOMES
 from stream.worker.loop import Options
 from stream.worker.metadata import decode_join
 from stream.worker.rerun import Run, rerun
@@ -23,8 +23,8 @@ Told = Mapping[tuple[str, str, int], bytes]
 def filled(predictions: int = 4, feedback: int = 3, internal: int = 3) -> simulator.World:
     """A world with the reference and all inputs."""
     world = simulator.World(inputs=predictions, feedback=feedback, internal=internal)
-    reference = published(built())
-    world.cluster.write(("drift.references", 0), reference.value, reference.key, timestamp_ms=0)
+    for reference in (published(built()), normal()):
+        world.cluster.write(("drift.references", 0), reference.value, reference.key, timestamp_ms=0)
     for topic, partition, value in traffic(predictions, feedback):
         world.cluster.write((topic, partition), value, timestamp_ms=LAST_MS)
     return world
@@ -48,18 +48,17 @@ def expected() -> tuple[Counter[Any], Told]:
     return answer(world)
 
 
-def opened(value: bytes) -> Outcomes:
-    """Without the offsets, which depend on partitions."""
-    found = codec.decode(value, Outcomes, OUTCOMES)
-    assert isinstance(found, Outcomes)
-    return found
-
-
 def test_every_label_in_reach_is_told_once(expected: tuple[Counter[Any], Told]) -> None:
     labelled = {label["prediction_id"] for label in LABELS}
     pairs = sum(int(one.pairs[one.segments.index("all")]) for one in map(opened, expected[1].values()))
     assert pairs == len(labelled) > 1_500
     assert len(LABELS) > len(labelled)
+
+
+def test_a_model_that_is_wrong_more_often_is_told(expected: tuple[Counter[Any], Told]) -> None:
+    alerts = [orjson.loads(value)["data"] for topic, _, value, _ in expected[0] if topic == "alerts"]
+    kinds = {alert["kind"] for alert in alerts if alert["status"] == "firing"}
+    assert "performance" in kinds
 
 
 def without_offsets(found: Told) -> dict[tuple[str, str, int], bytes]:
