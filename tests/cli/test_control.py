@@ -83,18 +83,31 @@ def test_a_broker_that_is_away_is_said(drift: Drift) -> None:
     assert drift("control", "marker", "--text", "deploy").exit_code == 3
 
 
-def test_a_replay_sees_the_control_events_of_a_file(drift: Drift) -> None:
-    rows = World(seed=2, missing=0).records(400)
-    Path("rows.jsonl").write_bytes(b"\n".join(rows) + b"\n")
-    mute = control.Mute(effective_at_ms=START_MS, until_ms=START_MS + 3_600_000)
+def test_a_replay_obeys_the_control_events_of_a_file(drift: Drift) -> None:
+    Path("drift.toml").write_text('[windows]\nsize = "10s"\n')
+    Path("training.jsonl").write_bytes(b"\n".join(World(seed=1, missing=0).records(3_000)) + b"\n")
+    Path("rows.jsonl").write_bytes(b"\n".join(World(seed=2, missing=0).records(600)) + b"\n")
+    mute = control.Mute(effective_at_ms=START_MS + 10_000, until_ms=START_MS + 30_000)
     event = control.cloud_event(ControlEvent("test", "1", mute), START_MS)
     Path("events.jsonl").write_bytes(event + b"\n")
-    Path("drift.toml").write_text('[windows]\nsize = "10s"\n')
-    assert drift("replay", "rows.jsonl", "--control", "events.jsonl").exit_code == 0
+    built = drift("reference", "build", "training.jsonl", "--out", "reference.json")
+    assert built.exit_code == 0, built.output
+    given = ["rows.jsonl", "--reference", "reference.json", "--windows", "windows.jsonl", "--control", "events.jsonl"]
+    assert drift("replay", *given).exit_code == 0
+    readings = [json.loads(line) for line in Path("windows.jsonl").read_text().splitlines()]
+    muted = {one["window_start"] for one in readings if one["verdicts"] and one["verdicts"][0]["reason"] == "muted"}
+    assert muted == {rfc3339(START_MS + 10_000), rfc3339(START_MS + 20_000)}
+    assert len({one["window_start"] for one in readings}) == 6
+
+
+def test_a_file_of_control_events_with_a_bad_one_is_wrong_usage(drift: Drift) -> None:
+    Path("rows.jsonl").write_bytes(World().records(1)[0])
+    event = control.cloud_event(ControlEvent("test", "1", control.Marker(effective_at_ms=0, text="x")), START_MS)
     Path("bad.jsonl").write_bytes(event + b"\n\n" + orjson.dumps(_without(orjson.loads(event), "type")) + b"\n")
     result = drift("replay", "rows.jsonl", "--control", "bad.jsonl")
     assert result.exit_code == 2
     assert "row 2: field_missing" in result.output
+    assert drift("replay", "rows.jsonl", "--control", "absent.jsonl").exit_code == 2
 
 
 def _without(event: dict[str, Any], key: str) -> dict[str, Any]:
