@@ -60,8 +60,12 @@ class Closing(Struct, frozen=True, eq=False):
 
     @property
     def muted(self) -> frozenset[Kind]:
-        """The kinds of alerts about inputs that are muted. Nothing is learned of such a window: it is not normal."""
+        """The kinds of alerts about inputs that are muted."""
         return self.orders.muted.intersection(KINDS)
+
+    def learns(self, version: Version) -> bool:
+        """Whether the window may become part of a reference: not one that is muted, nor one before a relearn."""
+        return not self.muted and (version.relearned_ms is None or self.start_ms >= version.relearned_ms)
 
 
 def close(closing: Closing, version: Version) -> Told:
@@ -90,8 +94,7 @@ def close(closing: Closing, version: Version) -> Told:
     if sampled and not present:
         version, ended = _without_reference(closing, version)
         records = records + ended
-    learns = not closing.muted and closing.start_ms >= (version.relearned_ms or closing.start_ms)
-    if window.sample is not None and sampled and not present and learns:
+    if window.sample is not None and sampled and not present and closing.learns(version):
         version, learned = _sampled(closing, version, window.sample)
         records = records + learned
     if not present and version.reference_id is None:
@@ -103,7 +106,7 @@ def close(closing: Closing, version: Version) -> Told:
         records = records + begun
     profile = _dense(tables, partial)
     mixed = sampled or len(present) > 1
-    if not mixed and learns:
+    if not mixed and closing.learns(version):
         version, learned = _counted(closing, version, tables, profile)
         records = records + learned
     version, told = _judged(closing, version, tables, profile, partial, mixed=mixed)
