@@ -4,12 +4,11 @@
 50,000, through the same loop and stages as everything else.
 """
 
-from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import orjson
 import pytest
-from datasets import CATEGORICAL, CONTROLS, DRIFT_ROW, MOVED, NUMERIC, car_loan
+from datasets import CONTROLS, DRIFT_ROW, MODEL, MOVED, car_loan, record, time_of, training_rows
 from flows import detect_settings, published, stages, windows
 
 from stream.profiles.building import build
@@ -22,43 +21,13 @@ from stream.worker.settings import Settings, Topics
 
 Json: TypeAlias = dict[str, Any]
 
-MODEL = "car-loan"
 ROW_MS = 523_152
 """Between two rows."""
 
 
-def time_of(row: dict[str, str]) -> int:
-    return int(datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC).timestamp() * 1_000)
-
-
-def features(row: dict[str, str]) -> Json:
-    numbers = {name: float(row[name]) for name in NUMERIC if row[name]}
-    return numbers | {name: row[name] for name in CATEGORICAL if row[name]}
-
-
-def record(place: int, row: dict[str, str]) -> Json:
-    return {
-        "prediction_id": f"a-{place}",
-        "model_id": MODEL,
-        "model_version": "1",
-        "timestamp": time_of(row),
-        "features": features(row),
-        "prediction": {"label": row["y_pred"], "score": float(row["y_pred_proba"])},
-    }
-
-
 @pytest.fixture(scope="module")
 def training() -> list[Row]:
-    return [
-        Row(
-            prediction_id=f"r-{place}",
-            time_ms=time_of(row),
-            features=features(row),
-            label=row["y_pred"],
-            score=float(row["y_pred_proba"]),
-        )
-        for place, row in enumerate(car_loan("reference"))
-    ]
+    return training_rows()
 
 
 @pytest.fixture(scope="module")

@@ -311,14 +311,15 @@ def _due(
 
 
 def _due_outcomes(settings: Settings, state: State) -> list[Name]:
-    """As `_due`, of outcomes whose inputs are closed as far."""
+    """As `_due`, of outcomes whose inputs are closed as far, or have ended."""
     watermark_ms = _outcomes_watermark(settings, state)
     if watermark_ms is None:
         return []
+    ended = windows.have_ended(state.marks, settings.topics)
     ready = {
         name: version
         for name, version in state.outcomes.items()
-        if name not in state.versions or state.versions[name].next_ms > version.next_ms
+        if ended or name not in state.versions or state.versions[name].next_ms > version.next_ms
     }
     return _due(settings, ready, watermark_ms)
 
