@@ -101,8 +101,6 @@ class Impact(Struct, frozen=True):
     """Of the signal, as its owner says; 1 unless they say something."""
     share: float = 1.0
     """Part of the model's traffic that the segment has, 0 to 1."""
-    harmed: bool = False
-    """Whether an alert of `performance` or `concept_drift` of the same version and segment is open."""
 
     @property
     def value(self) -> float:
@@ -120,8 +118,7 @@ def severity(
 ) -> Severity:
     """How urgent an alert is: the model's word, else that of all alerts, else the ladder by kind and impact.
 
-    On the ladder a small impact is one step down, a large one, or one that comes with damage, one step up. An
-    improvement is `info` in any case.
+    On the ladder a small impact is one step down, a large one one step up. An improvement is `info` in any case.
     """
     if improved:
         return "info"
@@ -148,7 +145,7 @@ def annotations(settings: Settings, values: Mapping[str, str]) -> dict[str, str]
 
 
 def _step(impact: Impact) -> int:
-    if impact.harmed or impact.value >= LARGE:
+    if impact.value >= LARGE:
         return 1
     return -1 if impact.value < SMALL else 0
 

@@ -188,8 +188,7 @@ def texts(alert: Alert, event: EventName, details: Details, *, may_not_mature: b
 def meaning(impact: Impact) -> str:
     """What a change means for the model: why its alert is more, or less, urgent than its kind."""
     weighed = "" if impact.importance == 1 else f", weighed {number(impact.importance, 2)} times"
-    concerned = f"It concerns about {percent(impact.size * impact.share)} of the model's events{weighed}."
-    return f"{concerned} The model answers worse, too." if impact.harmed else concerned
+    return f"It concerns about {percent(impact.size * impact.share)} of the model's events{weighed}."
 
 
 def _of_point(details: OutlierDetails | ChallengerDetails | RetrainDetails) -> Texts:

@@ -99,11 +99,6 @@ def test_a_large_impact_is_one_step_up_and_a_small_one_down_within_the_ladder(ki
     assert policy.severity(kind, Settings(), impact=Impact(size=0.1)) == policy.SEVERITY[kind]
 
 
-@pytest.mark.parametrize("size", [0.0, 0.1, 0.9])
-def test_a_drift_that_comes_with_damage_is_critical_whatever_its_size(size: float) -> None:
-    assert policy.severity("data_drift", Settings(), impact=Impact(size=size, harmed=True)) == "critical"
-
-
 def test_what_the_owner_says_matters_more_or_nothing_moves_the_step() -> None:
     moved = 0.2
     assert policy.severity("data_drift", Settings(), impact=Impact(moved, importance=3)) == "critical"

@@ -12,12 +12,10 @@ from stream.stages.detect.series import past_of
 from stream.stages.detect.state import Watch
 
 
-def of(
-    plan: Plan, watch: Watch, group: Group, importance: Mapping[str, float], *, harmed: bool = False
-) -> policy.Impact | None:
+def of(plan: Plan, watch: Watch, group: Group, importance: Mapping[str, float]) -> policy.Impact | None:
     """The impact of the listed member that has most of it, since the group's change point; None without an episode.
 
-    `importance` is by signal, 1 where nothing is said; `harmed` is passed on. Cost: O(members listed).
+    `importance` is by signal, 1 where nothing is said. Cost: O(members listed).
     """
     one = watch.episodes.get(group) or watch.ended.get(group)
     if one is None or not one.moved:
@@ -33,7 +31,7 @@ def of(
         came, whole = past_of(history, own, from_ms), locate.since(history, places, from_ms)
         shares = series.events(came.counts) / np.maximum(series.events(whole), 1)
         found += [
-            policy.Impact(size, importance.get(column.signal, 1.0), share, harmed)
+            policy.Impact(size, importance.get(column.signal, 1.0), share)
             for column, size, share in zip(columns, series.distance(own, came).tolist(), shares.tolist(), strict=True)
         ]
     return max(found, key=lambda impact: impact.value)

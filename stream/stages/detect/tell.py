@@ -90,19 +90,16 @@ def alerts(
     watch: Watch,
     *,
     new_reference: bool = False,
-    harmed: frozenset[str] = frozenset(),
 ) -> tuple[dict[tuple[str, str], lifecycle.Row], list[Outgoing]]:
-    """The rows of all groups after this window, and the alert records it publishes.
-
-    `harmed`: segments whose performance or concept has an open alert as of the same window end.
-    """
+    """The rows of all groups after this window, and the alert records it publishes."""
+    importance = window.settings.importance.get(window.model_id, {})
     teller = Teller(
         plan=window.plan,
         watch=watch,
         kinds=KINDS,
         detections=_detections(window),
         severity=lambda group, meant: _severity(window, group[1], meant),
-        impact=lambda group: _meant(window, watch, group, harmed),
+        impact=lambda group: impact.of(window.plan, watch, group, importance),
         situation=lambda group: _situation(window, version, watch, group),
     )
     return told(window, version, teller, new_reference=new_reference)
@@ -449,11 +446,6 @@ def _bin_names(tables: Tables, signal: int) -> list[str]:
 
 def _severity(window: Closed, kind: outbound.Kind, meant: policy.Impact | None) -> outbound.Severity:
     return policy.severity(kind, window.settings.alerts, window.settings.models.get(window.model_id), meant)
-
-
-def _meant(window: Closed, watch: Watch, group: Group, harmed: frozenset[str]) -> policy.Impact | None:
-    importance = window.settings.importance.get(window.model_id, {})
-    return impact.of(window.plan, watch, group, importance, harmed=window.tables.segments[group[0]] in harmed)
 
 
 def times(point: locate.ChangePoint) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from stream.detectors import Codes, Reason
 from stream.profiles import outcome_learning, outcome_tables, outcomes, trail
 from stream.profiles.outcome_tables import ALL
 from stream.profiles.reference import in_force_last, reference_key
-from stream.stages.detect import tally
+from stream.stages.detect import impact, tally
 from stream.stages.detect import watch as watching
 from stream.stages.detect.close import Closing
 from stream.stages.detect.labels import plan as planning
@@ -204,8 +204,8 @@ def _teller(scene: Scene) -> Teller:
         watch=scene.watch,
         kinds=OUTCOME_KINDS,
         detections=tell.detections(scene.window),
-        severity=lambda group, _: tell.severity(scene, group),
-        impact=lambda _: None,
+        severity=lambda group, meant: tell.severity(scene, group, meant),
+        impact=lambda group: impact.of(scene.plan, scene.watch, group, {}),
         situation=lambda group: tell.situation(scene, group),
     )
 

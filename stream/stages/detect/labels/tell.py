@@ -53,11 +53,12 @@ class Scene(Struct, frozen=True, eq=False):
     beside: Beside
 
 
-def severity(scene: Scene, group: Group) -> outbound.Severity:
+def severity(scene: Scene, group: Group, meant: policy.Impact | None) -> outbound.Severity:
     """By policy; where errors became fewer it is information."""
-    settings = scene.window.settings
-    own = settings.models.get(scene.window.model_id)
-    return policy.severity(group[1], settings.alerts, own, improved=improved(scene.plan, scene.watch, group))
+    settings, better = scene.window.settings, improved(scene.plan, scene.watch, group)
+    return policy.severity(
+        group[1], settings.alerts, settings.models.get(scene.window.model_id), meant, improved=better
+    )
 
 
 def improved(plan: OutcomesPlan, watch: Watch, group: Group) -> bool:
