@@ -297,6 +297,7 @@ class Nothing(Struct, frozen=True):
     """What counting says of a task for the metrics."""
 
     versions: dict[tuple[str, str], Any] = {}
+    outcomes: dict[tuple[str, str], Any] = {}
     verdicts: dict[tuple[str, str], int] = {}
     suppressed: int = 0
     alarms: int = 0

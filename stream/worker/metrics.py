@@ -217,6 +217,13 @@ FAMILIES: Final = (
         lambda s: _by_keys(s.detection.signal_evidence),
     ),
     Family(
+        "drift_label_coverage_ratio",
+        "gauge",
+        "share with a label of the predictions whose horizon ended in the newest window that had any",
+        ("model_id", "model_version"),
+        lambda s: _by_keys(s.detection.coverage),
+    ),
+    Family(
         "drift_reference_age_seconds",
         "gauge",
         "clock minus the newest event behind the reference in force",

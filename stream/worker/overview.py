@@ -1,11 +1,11 @@
 """What detect's states say, gathered over the tasks of a worker, for the metrics."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from stream.worker.ends import Partition
-from stream.worker.stages import Overview, Stages
+from stream.worker.stages import Overview, Stages, Standing
 from stream.worker.status import Status
 from stream.worker.task import RESTORING, Task
 from stream.worker.telling import capped
@@ -49,23 +49,32 @@ class Overviews:
         evidence: dict[tuple[str, str], float] = {}
         signals: dict[tuple[str, str], float] = {}
         references: dict[tuple[str, str], int] = {}
-        for (model_id, model_version), one in (pair for own in overviews for pair in own.versions.items()):
+        coverage: dict[tuple[str, str], float] = {}
+        for (model_id, model_version), one in (pair for own in overviews for pair in _standings(own)):
             model = capped(status, model_id, self._models_max)
             for (kind, severity), count in one.firing.items():
                 firing[model, kind, severity] += count
             _raise(evidence, model, one.evidence)
             _raise(signals, model, one.signals)
             if one.data_to_ms is not None and model == model_id:
-                references[model, model_version] = one.data_to_ms
+                references.setdefault((model, model_version), one.data_to_ms)
+            if one.coverage is not None and model == model_id:
+                coverage[model, model_version] = one.coverage
         most = sorted(signals.items(), key=lambda item: (-item[1], item[0]))[: self._signals_max]
         found = status.detection
         found.firing, found.evidence, found.signal_evidence = dict(firing), evidence, dict(most)
-        found.reference_to_ms = references
+        found.reference_to_ms, found.coverage = references, coverage
         found.budget_alarms = sum(overview.alarms for overview in overviews)
         shares = sum(overview.share for overview in overviews)
         if shares > 1 >= found.budget_shares:
             self._say("budget_exceeded", shares=round(shares, 3), detail=TOO_MANY)
         found.budget_shares = shares
+
+
+def _standings(overview: Overview) -> Iterator[tuple[tuple[str, str], Standing]]:
+    """Inputs first: what tells of both, such as the age of a reference, is theirs."""
+    yield from overview.versions.items()
+    yield from overview.outcomes.items()
 
 
 def _raise(found: dict[tuple[str, str], float], model: str, given: Mapping[str, float]) -> None:

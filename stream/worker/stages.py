@@ -77,6 +77,10 @@ class Standing(Protocol):
     def data_to_ms(self) -> int | None:
         """The newest event behind the reference in force."""
 
+    @property
+    def coverage(self) -> float | None:
+        """Of outcomes: share of labelled predictions among those whose horizon ended last."""
+
 
 class Overview(Protocol):
     """What detect says of a task, for the metrics."""
@@ -84,6 +88,10 @@ class Overview(Protocol):
     @property
     def versions(self) -> Mapping[tuple[str, str], Standing]:
         """By model id and version."""
+
+    @property
+    def outcomes(self) -> Mapping[tuple[str, str], Standing]:
+        """Likewise, what is known of their labels."""
 
     @property
     def verdicts(self) -> Mapping[tuple[str, str], int]:

@@ -41,6 +41,8 @@ class Detection:
         """(model, signal)"""
         self.reference_to_ms: dict[tuple[str, str], int] = {}
         """The newest event behind the reference of (model, version)."""
+        self.coverage: dict[tuple[str, str], float] = {}
+        """(model, version): share of labelled predictions among those whose horizon ended last."""
         self.budget_alarms = 0
         """Episodes above `info` that began in the last period of the budget."""
         self.budget_shares = 0.0

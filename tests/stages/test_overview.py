@@ -4,6 +4,8 @@ from collections import Counter
 
 import pytest
 from flows import PER_WINDOW, Flow, Stream, built, detect_settings, view
+from labelled import START_MS, Labelled, Law
+from outcomeflow import Outcomed, heard, reference
 
 from stream.detectors.budget import Settings as BudgetSettings
 from stream.profiles.reference import References
@@ -124,3 +126,18 @@ def test_a_version_that_is_still_learned_has_nothing_to_tell() -> None:
     flow = Flow(of_detect=SETTINGS).run(Stream().records(3 * PER_WINDOW), poll=PER_WINDOW)
     one = looked(flow, signals=5).versions["credit", "3"]
     assert (dict(one.firing), dict(one.evidence), dict(one.signals), one.data_to_ms) == ({}, {}, {}, None)
+
+
+def test_what_labels_tell_has_standings_of_its_own() -> None:
+    stream = Labelled(changes={12: Law(relation=-1.0)})
+    flow = Outcomed(heard(reference(Labelled(seed=2)))).run(stream, 24)
+    found = detect.overview(flow.of_detect, flow.references, flow.state)
+    standing = found.outcomes[stream.model_id, stream.model_version]
+    told = Counter((one["kind"], one["severity"]) for one in flow.alerts if one["status"] == "firing")
+    assert told
+    assert standing.firing.keys() == told.keys()
+    assert all(standing.evidence[kind] >= 1 for kind, _ in told)
+    assert standing.data_to_ms == START_MS - 1
+    assert standing.coverage is not None
+    assert found.versions == {}
+    assert detect.overview(flow.of_detect, flow.references, flow.state, found).outcomes == found.outcomes

@@ -20,6 +20,7 @@ class One(Struct, frozen=True):
     evidence: Mapping[str, float] = {}
     signals: Mapping[str, float] = {}
     data_to_ms: int | None = None
+    coverage: float | None = None
 
 
 class Said:
@@ -58,6 +59,17 @@ def test_a_task_that_goes_and_comes_back_counts_nothing_of_what_others_did() -> 
     for tasks in ([here], [], [back]):
         overviews.look(status, None, tasks)
     assert not status.detection.verdicts.total()
+
+
+def test_what_labels_tell_stands_beside_what_inputs_tell() -> None:
+    inputs = One({("data_drift", "warning"): 1}, {"data_drift": 0.5}, data_to_ms=1_000)
+    labels = One({("performance", "critical"): 1}, {"performance": 1.0}, data_to_ms=500, coverage=0.8)
+    status = Status()
+    looks().look(status, None, [task(0, Nothing({("m", "1"): inputs}, {("m", "1"): labels}))])
+    found = status.detection
+    assert found.firing == {("m", "data_drift", "warning"): 1, ("m", "performance", "critical"): 1}
+    assert found.evidence == {("m", "data_drift"): 0.5, ("m", "performance"): 1.0}
+    assert (found.reference_to_ms, found.coverage) == ({("m", "1"): 1_000}, {("m", "1"): 0.8})
 
 
 def test_alerts_add_up_and_of_evidence_the_most_counts() -> None:

@@ -12,11 +12,12 @@ from msgspec import Struct, field
 from stream.alerts import lifecycle
 from stream.detectors import Floats, budget, ln_sum
 from stream.profiles.reference import References
-from stream.stages.detect import silence, watch
+from stream.stages.detect import labels, silence, watch
 from stream.stages.detect.close import Name
+from stream.stages.detect.labels import plan as labels_plan
 from stream.stages.detect.plan import Plan, plan
 from stream.stages.detect.settings import Settings
-from stream.stages.detect.state import State, Version, Watch
+from stream.stages.detect.state import OutcomeVersion, State, Version, Watch
 from stream.wire.times import parse_time
 
 
@@ -33,12 +34,16 @@ class Standing(Struct, frozen=True, eq=False):
     """By signal, of the segment and measure with most: those with most of it."""
     data_to_ms: int | None
     """The newest event behind the reference in force."""
+    coverage: float | None = None
+    """Of outcomes: share of labelled predictions among those whose horizon ended last."""
 
 
 class Overview(Struct, frozen=True, eq=False):
     """One detect task."""
 
     versions: Mapping[Name, Standing] = field(default_factory=dict)
+    outcomes: Mapping[Name, Standing] = field(default_factory=dict)
+    """Of the same model versions, what is known of their labels."""
     verdicts: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By detector and level, since its state began."""
     suppressed: int = 0
@@ -57,11 +62,15 @@ def overview(
     Of `before`, what was read off the same state last, all is taken that cannot have changed: versions of which no
     window was closed. Cost: O(series) of the others, about 0.3 us each.
     """
-    known = {} if before is None else before.versions
+    known, measured = ({}, {}) if before is None else (before.versions, before.outcomes)
     return Overview(
         versions={
             name: _kept(known.get(name), version) or _standing(settings, references, version, signals)
             for name, version in state.versions.items()
+        },
+        outcomes={
+            name: _kept(measured.get(name), version) or _measured(settings, references, version, signals)
+            for name, version in state.outcomes.items()
         },
         verdicts=state.tally.verdicts,
         suppressed=state.tally.suppressed,
@@ -70,7 +79,7 @@ def overview(
     )
 
 
-def _kept(known: Standing | None, version: Version) -> Standing | None:
+def _kept(known: Standing | None, version: Version | OutcomeVersion) -> Standing | None:
     return known if known is not None and known.next_ms == version.next_ms else None
 
 
@@ -88,6 +97,23 @@ def _standing(settings: Settings, references: References, version: Version, sign
         evidence=evidence,
         signals=by_signal,
         data_to_ms=None if tables is None else parse_time(tables.reference.data_to),
+    )
+
+
+def _measured(settings: Settings, references: References, version: OutcomeVersion, signals: int) -> Standing:
+    known = labels.known_before(references, version)
+    evidence: dict[str, float] = {}
+    by_signal: dict[str, float] = {}
+    if version.watch is not None and known is not None:
+        own = labels_plan.plan(settings, known, version.watch.serving)
+        evidence, by_signal = _evidence(own, version.watch, signals)
+    return Standing(
+        next_ms=version.next_ms,
+        firing=_firing(version.alerts),
+        evidence=evidence,
+        signals=by_signal,
+        data_to_ms=None if known is None else parse_time(known.reference.data_to),
+        coverage=version.coverage,
     )
 
 

@@ -237,6 +237,8 @@ class OutcomeVersion(Struct, frozen=True):
     """Alerts and notices of the newest closed window that a mute has kept back."""
     relearns_ms: int | None = None
     """From when on another reference is wanted than those in force until then."""
+    coverage: float | None = None
+    """Share with a label of the predictions whose horizon ended in the newest closed window that had any."""
 
     def silent_for(self, duration_ms: int) -> bool:
         """Whether nothing has come for so long, in event time."""

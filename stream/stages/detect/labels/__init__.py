@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from stream.detectors import Codes, Reason
 from stream.profiles import outcome_learning, outcome_tables, outcomes, trail
 from stream.profiles.outcome_tables import ALL
-from stream.profiles.reference import in_force_last, reference_key
+from stream.profiles.reference import References, in_force_last, reference_key
 from stream.stages.detect import impact, tally
 from stream.stages.detect import watch as watching
 from stream.stages.detect.close import Closing
@@ -46,6 +46,7 @@ def close(closing: Closing, version: OutcomeVersion, inputs: Version | None) -> 
         suppressed=0,
         next_ms=closing.end_ms,
         seen_ms=closing.end_ms if window.segments else version.seen_ms,
+        coverage=_coverage(window, version.coverage),
         trail=trail.append(version.trail, closing.start_ms, window.spans),
         open={other: one for other, one in version.open.items() if other != closing.start_ms},
     )
@@ -57,6 +58,15 @@ def close(closing: Closing, version: OutcomeVersion, inputs: Version | None) -> 
         version, learned = _learned(closing, version, window)
         return _told(closing, version, window, inputs, None, records + learned)
     return _judged(closing, version, window, inputs, known, records)
+
+
+def _coverage(window: Outcomes, before: float | None) -> float | None:
+    """Of this window, if it has predictions at the end of their horizon."""
+    if ALL not in window.segments:
+        return before
+    place = window.segments.index(ALL)
+    ended, labelled = int(window.ended[place]), int(window.labelled[place])
+    return labelled / ended if ended else before
 
 
 def _in_force(closing: Closing, version: OutcomeVersion) -> Known | None:
@@ -94,7 +104,7 @@ def _under(closing: Closing, version: OutcomeVersion, known: Known | None, windo
     if name == version.reference_id:
         return version, []
     rows, records = version.alerts, list[Outgoing]()
-    old = _before(closing, version)
+    old = known_before(closing.references, version)
     if version.watch is not None and old is not None:
         plan = planning.plan(closing.settings, old, version.watch.serving)
         last = shown.closed(closing.settings, plan, outcomes.empty(*closing.name, closing.start_ms), None, None)
@@ -106,12 +116,12 @@ def _under(closing: Closing, version: OutcomeVersion, known: Known | None, windo
     return replace(version, reference_id=name, segments=segments, watch=fresh, alerts=rows), records
 
 
-def _before(closing: Closing, version: OutcomeVersion) -> Known | None:
+def known_before(references: References, version: OutcomeVersion) -> Known | None:
     """The reference of the windows until now."""
     own = None if version.learned is None else _own(version.learned)
     if own is not None and own.reference.reference_id == version.reference_id:
         return own
-    return closing.references.outcome_reference(version.reference_id or "", planning.read)
+    return references.outcome_reference(version.reference_id or "", planning.read)
 
 
 def _fresh(closing: Closing, known: Known, window: Outcomes) -> Watch:
