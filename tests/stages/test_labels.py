@@ -13,8 +13,10 @@ from stream.profiles import outcomes
 from stream.profiles.learning import Settings as LearnSettings
 from stream.signals.outcomes import ModelSettings
 from stream.stages import detect
+from stream.wire import codec
 from stream.wire.codec import Malformed
-from stream.wire.internal import Outcomes, Reference
+from stream.wire.control import ControlEvent, Mute, Resolve, Retrained
+from stream.wire.internal import CONTROL, Outcomes, Reference
 from stream.wire.outbound import fingerprint
 from stream.wire.times import rfc3339
 
@@ -44,7 +46,8 @@ def test_a_window_has_a_reading_per_segment_and_signal(known: Reference) -> None
     flow = changed(known, Law(), 2)
     names = ["error", "residual", "confusion", "delay", "coverage"]
     found = [(one["segment"], one["signal"]) for one in flow.readings() if one["window_start"] == rfc3339(START_MS)]
-    assert found == [(segment, f"outcome:{name}") for segment in ("all", "country=AT", "country=DE") for name in names]
+    own = [(segment, f"outcome:{name}") for segment in ("all", "country=AT", "country=DE") for name in names]
+    assert found == [("all", "volume:feedback"), *own]
 
 
 def test_readings_say_what_the_pairs_of_the_window_say(known: Reference) -> None:
@@ -304,3 +307,61 @@ def test_no_request_without_labels_enough(known: Reference) -> None:
     stream = Labelled(seed=2, changes={CHANGE: Law(flipped=True)})
     flow = Outcomed(references=heard(known), of_detect=asking).run(stream, 80)
     assert not [one for one in flow.alerts if one["kind"] == "retrain"]
+
+
+# -- labels that stop --------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_stop_coming_are_a_silence_of_their_own_until_they_are_back(known: Reference) -> None:
+    flow = Outcomed(references=heard(known)).run(Labelled(seed=2), 110)
+    for index in range(110, 116):
+        flow.send([], START_MS + (index + 1) * MINUTE_MS)
+    (alert,) = flow.firing("silence")
+    details = alert["details"]
+    assert details["what"] == "feedback"
+    assert details["last_seen"] == rfc3339(START_MS + 110 * MINUTE_MS)
+    assert details["expected_per_window"] == pytest.approx(300, rel=0.05)
+    assert window_of(alert["updated_at"]) <= 113
+    assert (alert["severity"], alert["labels"]["scope"]) == ("critical", "labels")
+    assert alert["fingerprint"] != fingerprint("credit", "3", "all", "silence")
+    flow.run(Labelled(seed=2), 12, first=116)
+    assert [one["resolve_reason"] for one in flow.alerts if one["status"] == "resolved"] == ["returned"]
+    volume = flow.reading("volume:feedback")
+    assert [one["n"] for one in volume[108:118]] == [300, 300, *[0] * 6, 300, 300]
+
+
+# -- what people decide ------------------------------------------------------------------------------------------------
+
+
+def decided(flow: Outcomed, decision: Any) -> None:
+    event = ControlEvent(source="/test", id="1", decision=decision)
+    flow.step([codec.encode(event, CONTROL)])
+
+
+def test_a_muted_window_neither_bets_nor_asks(known: Reference) -> None:
+    flow = Outcomed(references=heard(known))
+    until_ms = START_MS + 60 * MINUTE_MS
+    decided(flow, Mute(effective_at_ms=START_MS, until_ms=until_ms, model_id=None, kinds=[], reason="holidays"))
+    flow.run(Labelled(seed=2, changes={10: Law(flipped=True)}), 40)
+    assert flow.alerts == []
+    assert flow.reading("outcome:error")[20]["verdicts"][0]["reason"] == "muted"
+
+
+def test_a_person_ends_an_alert_on_labels(known: Reference) -> None:
+    flow = changed(known, Law(delay_ms=90_000), 36)
+    (alert,) = flow.firing("data_quality")
+    at_ms = START_MS + 36 * MINUTE_MS
+    decided(flow, Resolve(effective_at_ms=at_ms, fingerprint=alert["fingerprint"], reason="known"))
+    flow.run(Labelled(seed=2, changes={CHANGE: Law(delay_ms=90_000)}), 2, first=36)
+    assert [one["resolve_reason"] for one in flow.alerts if one["status"] == "resolved"] == ["operator"]
+
+
+def test_a_retraining_that_failed_is_asked_for_again(known: Reference) -> None:
+    asking = settings(retrain=RetrainSettings.model_validate({"min_gap": "5m", "settle": "1m"}))
+    stream = Labelled(seed=2, changes={10: Law(flipped=True)})
+    flow = Outcomed(references=heard(known), of_detect=asking).run(stream, 40)
+    (request,) = [one for one in flow.alerts if one["kind"] == "retrain"]
+    decided(flow, Retrained(effective_at_ms=START_MS, alert_id=request["alert_id"], outcome="failed"))
+    flow.run(stream, 10, first=40)
+    requests = [one for one in flow.alerts if one["kind"] == "retrain"]
+    assert [window_of(one["updated_at"]) for one in requests[1:]] == [40]

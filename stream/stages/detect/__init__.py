@@ -18,9 +18,8 @@ from stream.profiles.reference import References
 from stream.stages.detect import labels, silence, tally
 from stream.stages.detect.close import Closing, Name, close
 from stream.stages.detect.decisions import Decisions, Subject, heard, kept, orders
-from stream.stages.detect.labels.shown import LABELS
 from stream.stages.detect.overview import Overview, overview
-from stream.stages.detect.plan import KINDS, OUTCOME_KINDS
+from stream.stages.detect.plan import KINDS, LABELS, OUTCOME_KINDS
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.state import STATE_VERSION, Open, OutcomeVersion, State, Version
 from stream.wire import codec
@@ -267,7 +266,7 @@ def _closed_outcomes(
 ) -> tuple[State, list[Outgoing]]:
     """The next window of the outcomes of one version, likewise."""
     before, inputs = state.outcomes[name], state.versions.get(name)
-    subject = Subject(name, before.segments, OUTCOME_KINDS, LABELS)
+    subject = Subject(name, before.segments, (*OUTCOME_KINDS, silence.KIND), LABELS)
     own, decisions = orders(state.decisions, subject, start_ms=before.next_ms, from_ms=_BEFORE_ALL_TIME)
     closing = Closing(
         settings,

@@ -15,6 +15,7 @@ from stream.wire.control import ControlEvent, Mute, Relearn, Resolve, Retrained
 from stream.wire.outbound import Kind, fingerprint
 
 ALL_KINDS: Final[frozenset[Kind]] = frozenset(get_args(Kind))
+_SHARED: Final = ("data_quality", "silence")
 RETRAINED_MAX: Final = 256
 """Answers to retrain requests that are remembered, the newest."""
 
@@ -46,7 +47,7 @@ class Subject(Struct, frozen=True):
     segments: Sequence[str]
     kinds: Sequence[Kind]
     scope: str = ""
-    """Of its `data_quality`."""
+    """Of those kinds that inputs and outcomes both have."""
 
 
 class Orders(Struct, frozen=True):
@@ -118,7 +119,7 @@ def _any_resolves(held: Mapping[Name, Held]) -> bool:
 def _fingerprints(subject: Subject) -> frozenset[str]:
     """Of all alerts that a window may tell of."""
     return frozenset(
-        fingerprint(*subject.name, segment, kind, subject.scope if kind == "data_quality" else "")
+        fingerprint(*subject.name, segment, kind, subject.scope if kind in _SHARED else "")
         for segment in subject.segments
         for kind in subject.kinds
     )

@@ -28,6 +28,8 @@ KINDS: Final[tuple[GroupKind, ...]] = ("data_drift", "prediction_drift", "data_q
 """Of inputs."""
 OUTCOME_KINDS: Final[tuple[GroupKind, ...]] = ("data_quality", "concept_drift", "performance")
 """Of outcomes. Performance comes last: its alerts say whether the relation has moved."""
+LABELS: Final = "labels"
+"""What tells alerts on labels from those of the same kind on predictions."""
 SHAPED: Final = frozenset({"data_drift", "prediction_drift", "outlier", "performance", "concept_drift"})
 """Kinds whose alerts name the type of the change (`contracts.md` 4)."""
 MEASURES_OF_TESTS: Final = {"adwin": ("mean", "spread"), "page_hinkley": ("mean",)}

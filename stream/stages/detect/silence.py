@@ -1,35 +1,36 @@
-"""Whether predictions still come: their number in each closed window, judged, read and told (`statistics.md` 8.5).
+"""Whether predictions, and labels, still come: their number in each closed window (`statistics.md` 8.5).
 
 What is expected comes from a reference that knows serving. Without one it is learned from live windows: after a hundred
 empty windows can be told from rare ones, after a day a fall can be told from a night. Of the whole model alone.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
 from stream.alerts import evidence, lifecycle, policy
-from stream.detectors import Level, Reason, Verdicts, budget
+from stream.detectors import Floats, Level, Reason, Verdicts, budget
 from stream.detectors import silence as detector
 from stream.profiles import trail, volume
 from stream.profiles.reference import Tables
 from stream.profiles.volume import Expected
 from stream.stages.detect.decisions import Orders
-from stream.stages.detect.plan import GroupKind
+from stream.stages.detect.plan import LABELS, GroupKind
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.shown import LEVELS, REASONS
-from stream.stages.detect.state import Silence, Version
+from stream.stages.detect.state import OutcomeVersion, Silence, Version
 from stream.wire import outbound
 from stream.wire.codec import rfc3339
-from stream.wire.internal import Span
+from stream.wire.internal import Reference, Span
 from stream.wire.outbound import Reading, SilenceDetails, Verdict, significant
 from stream.wire.record import Outgoing
 
 KIND: Final[GroupKind] = "silence"
 SIGNAL: Final = "volume:predictions"
+FEEDBACK: Final = "volume:feedback"
 MEASURE: Final = "rate"
 DETECTOR: Final = "silence"
 ALL: Final = "all"
@@ -37,7 +38,22 @@ MEMBERS: Final = 2
 """Predictions and labels share what the budget has for silence."""
 WINDOWS_MIN: Final = 100
 """Live windows without which nothing is expected."""
-_CONTENT: Final = [f"{SIGNAL} {MEASURE}"]
+
+
+class Compared(Protocol):
+    """The reference that a window is judged by, of inputs or of outcomes."""
+
+    @property
+    def reference(self) -> Reference:
+        """As it was written down."""
+
+    @property
+    def segments(self) -> Sequence[str]:
+        """`all` first."""
+
+    @property
+    def rows(self) -> Floats:
+        """[G] rows behind it."""
 
 
 class Heard(Struct, frozen=True, eq=False):
@@ -59,10 +75,11 @@ class Place(Struct, frozen=True, eq=False):
     """Which window of whom."""
 
     settings: Settings
-    tables: Tables
+    tables: Compared
     name: tuple[str, str]
     start_ms: int
     orders: Orders = Orders()
+    what: Literal["predictions", "feedback"] = "predictions"
 
     @property
     def muted(self) -> bool:
@@ -73,6 +90,11 @@ class Place(Struct, frozen=True, eq=False):
     def end_ms(self) -> int:
         """When it ended."""
         return self.start_ms + self.settings.windows.size
+
+    @property
+    def signal(self) -> str:
+        """What its number is called."""
+        return SIGNAL if self.what == "predictions" else FEEDBACK
 
 
 def start() -> Silence:
@@ -105,7 +127,7 @@ def ratio(settings: Settings, tables: Tables, version: Version) -> float:
     return now if one.back is None else max(1.0, now)
 
 
-def judged(place: Place, version: Version, n: int, *, mixed: bool) -> tuple[Silence, Heard]:
+def judged(place: Place, version: Version | OutcomeVersion, n: int, *, mixed: bool) -> tuple[Silence, Heard]:
     """One closed window further; one that mixes references tells nothing."""
     silence = version.silence or start()
     row = version.alerts.get((ALL, KIND))
@@ -146,7 +168,12 @@ def judged(place: Place, version: Version, n: int, *, mixed: bool) -> tuple[Sile
 
 
 def told(
-    place: Place, version: Version, silence: Silence, heard: Heard | None, *, new_reference: bool = False
+    place: Place,
+    version: Version | OutcomeVersion,
+    silence: Silence,
+    heard: Heard | None,
+    *,
+    new_reference: bool = False,
 ) -> tuple[dict[tuple[str, str], lifecycle.Row], list[Outgoing]]:
     """The rows of all alerts after this window, and the alert records of this one."""
     row = version.alerts.get((ALL, KIND), lifecycle.Row())
@@ -163,15 +190,15 @@ def told(
         operator=_subject(place).fingerprint in place.orders.resolved,
         muted=place.muted,
         silent_ms=place.end_ms - version.seen_ms,
-        content=lifecycle.content_of(row.lifted(severity), None, _CONTENT),
+        content=lifecycle.content_of(row.lifted(severity), None, [f"{place.signal} {MEASURE}"]),
     )
     row, emissions = lifecycle.advance(row, condition, place.end_ms, settings.alerts)
     records = [_record(place, version, silence, heard, emission) for emission in emissions]
     return {**version.alerts, (ALL, KIND): row}, records
 
 
-def reading(place: Place, version: Version, heard: Heard, late: int) -> Outgoing:
-    """Of the number of predictions: `n` is it, and the mean is what was expected."""
+def reading(place: Place, version: Version | OutcomeVersion, heard: Heard, late: int) -> Outgoing:
+    """Of the number of predictions, or of pairs: `n` is it, and the mean is what was expected."""
     row = version.alerts.get((ALL, KIND))
     alert_id = None
     if row and row.state is lifecycle.State.FIRING and row.starts_at_ms is not None:
@@ -185,7 +212,7 @@ def reading(place: Place, version: Version, heard: Heard, late: int) -> Outgoing
             model_id=place.name[0],
             model_version=place.name[1],
             segment=ALL,
-            signal=SIGNAL,
+            signal=place.signal,
             type="numeric",
             window_start=rfc3339(place.start_ms),
             window_end=rfc3339(place.end_ms),
@@ -214,7 +241,7 @@ def reading(place: Place, version: Version, heard: Heard, late: int) -> Outgoing
     )
 
 
-def _reason(tables: Tables, expected: Expected | None, *, mixed: bool) -> Reason:
+def _reason(tables: Compared, expected: Expected | None, *, mixed: bool) -> Reason:
     if mixed:
         return Reason.REFERENCE_CHANGED
     if not tables.reference.complete:
@@ -253,7 +280,7 @@ def _learned(place: Place, silence: Silence, n: int, *, left_out: bool) -> Silen
 
 
 def _record(
-    place: Place, version: Version, silence: Silence, heard: Heard | None, emission: lifecycle.Emission
+    place: Place, version: Version | OutcomeVersion, silence: Silence, heard: Heard | None, emission: lifecycle.Emission
 ) -> Outgoing:
     settings, reference = place.settings, place.tables.reference
     watch, spent = version.watch, share(settings, place.tables.segments)
@@ -261,8 +288,8 @@ def _record(
     situation = evidence.Situation(
         severity=emission.severity,
         details=SilenceDetails(
-            what="predictions",
-            last_seen=rfc3339(version.seen_ms),
+            what=place.what,
+            last_seen=rfc3339(version.seen_ms if silence.events or not silence.windows else silence.since_ms),
             expected_per_window=significant(silence.expected) or 0.0,
             windows=silence.windows,
         ),
@@ -275,17 +302,17 @@ def _record(
         ),
         reference_id=reference.reference_id,
         reference_origin=reference.origin,
-        signals=[_entry(silence, heard)],
+        signals=[_entry(place, silence, heard)],
         offsets=evidence.offsets(spans, {} if watch is None else watch.began),
         budget=evidence.budget(settings.budget.false_alarms, settings.budget.period, spent),
     )
     return outbound.alert_record(evidence.build(settings.sender, settings.alerts, _subject(place), emission, situation))
 
 
-def _entry(silence: Silence, heard: Heard | None) -> outbound.SignalEntry:
+def _entry(place: Place, silence: Silence, heard: Heard | None) -> outbound.SignalEntry:
     statistic = None if heard is None else heard.statistic
     return evidence.entry(
-        SIGNAL,
+        place.signal,
         MEASURE,
         DETECTOR,
         "drift",
@@ -300,4 +327,4 @@ def _entry(silence: Silence, heard: Heard | None) -> outbound.SignalEntry:
 
 
 def _subject(place: Place) -> evidence.Subject:
-    return evidence.Subject(*place.name, ALL, KIND)
+    return evidence.Subject(*place.name, ALL, KIND, "" if place.what == "predictions" else LABELS)

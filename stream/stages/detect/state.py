@@ -239,6 +239,7 @@ class OutcomeVersion(Struct, frozen=True):
     """From when on another reference is wanted than those in force until then."""
     coverage: float | None = None
     """Share with a label of the predictions whose horizon ended in the newest closed window that had any."""
+    silence: Silence | None = None
 
     def silent_for(self, duration_ms: int) -> bool:
         """Whether nothing has come for so long, in event time."""

@@ -15,7 +15,7 @@ from stream.detectors import Codes, Reason
 from stream.profiles import outcome_learning, outcome_tables, outcomes, trail
 from stream.profiles.outcome_tables import ALL
 from stream.profiles.reference import References, in_force_last, reference_key
-from stream.stages.detect import impact, tally
+from stream.stages.detect import impact, silence, tally
 from stream.stages.detect import watch as watching
 from stream.stages.detect.close import Closing
 from stream.stages.detect.labels import plan as planning
@@ -110,10 +110,15 @@ def _under(closing: Closing, version: OutcomeVersion, known: Known | None, windo
         last = shown.closed(closing.settings, plan, outcomes.empty(*closing.name, closing.start_ms), None, None)
         scene = Scene(last, plan, version.watch, version.trail, Beside())
         rows, records = told(last, version, _teller(scene), new_reference=True)
+        place = silence.Place(closing.settings, old, closing.name, closing.start_ms, what="feedback")
+        heard = version.silence or silence.start()
+        rows, ended = silence.told(place, replace(version, alerts=rows), heard, None, new_reference=True)
+        records = records + ended
     fresh = None if known is None else _fresh(closing, known, window)
     segments = [ALL] if known is None else known.tables.segments
     rows = {group: row for group, row in rows.items() if group[0] in segments}
-    return replace(version, reference_id=name, segments=segments, watch=fresh, alerts=rows), records
+    version = replace(version, reference_id=name, segments=segments, watch=fresh, silence=None, alerts=rows)
+    return version, records
 
 
 def known_before(references: References, version: OutcomeVersion) -> Known | None:
@@ -187,7 +192,18 @@ def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
     )
     asked, requested = requests.update(closed, version, own, after, spells, closing.retrained)
     version = replace(version, retrain=asked)
-    return _told(closing, version, window, inputs, closed, [*records, *events, *requested])
+    version, heard = _heard(closing, version, known, int(closed.outcomes.pairs[0]))
+    return _told(closing, version, window, inputs, closed, [*records, *events, *requested, *heard])
+
+
+def _heard(closing: Closing, version: OutcomeVersion, known: Known, pairs: int) -> Told:
+    """Whether labels still come."""
+    place = silence.Place(closing.settings, known, closing.name, closing.start_ms, closing.orders, what="feedback")
+    after, heard = silence.judged(place, version, pairs, mixed=False)
+    rows, alerts = silence.told(place, version, after, heard)
+    said = tally.with_level(version.said, silence.DETECTOR, heard.level)
+    records = [*alerts, silence.reading(place, replace(version, alerts=rows), heard, 0)]
+    return replace(version, silence=after, alerts=rows, said=said), records
 
 
 def _told(  # noqa: PLR0913 - private, a window and what was made of it

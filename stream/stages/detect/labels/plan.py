@@ -44,6 +44,16 @@ class Known(Struct, frozen=True, eq=False):
     reference: Reference
     tables: OutcomeTables
 
+    @property
+    def segments(self) -> list[str]:
+        """`all` first."""
+        return self.tables.segments
+
+    @property
+    def rows(self) -> Floats:
+        """[G] pairs behind it."""
+        return np.asarray(self.tables.rows.max(1, initial=0))
+
 
 class OutcomesPlan(Plan, frozen=True, eq=False, kw_only=True):
     """Of the outcomes of a model version, under a reference of outcomes."""

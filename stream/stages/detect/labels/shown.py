@@ -11,15 +11,12 @@ from stream.profiles.outcome_tables import ALL, OutcomeTables
 from stream.signals.outcomes import SCORE_BINS, ModelSettings
 from stream.stages.detect.decisions import Orders
 from stream.stages.detect.labels.plan import OutcomesPlan
-from stream.stages.detect.plan import Group
+from stream.stages.detect.plan import LABELS, Group
 from stream.stages.detect.recent import Answers
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.watch import Judged
 from stream.wire.internal import Outcomes
 from stream.wire.outbound import Metrics
-
-LABELS = "labels"
-"""What tells alerts on the quality of labels from those on the quality of records."""
 
 
 class Closed(Struct, frozen=True, eq=False):
