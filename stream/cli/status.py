@@ -20,8 +20,11 @@ from stream.cli.standing import Name, Place, Told
 from stream.config import Loaded, worker_settings
 from stream.profiles.reference import References, Tables
 from stream.stages.detect import power
-from stream.stages.detect.plan import plan
+from stream.stages.detect.labels import plan as labels
+from stream.stages.detect.labels.plan import OutcomesPlan
+from stream.stages.detect.plan import Plan, plan
 from stream.stages.detect.power import Power, Share, Traffic
+from stream.stages.detect.settings import Settings
 from stream.wire.durations import text_of
 from stream.wire.outbound import SEVERITIES
 from stream.wire.times import rfc3339
@@ -107,17 +110,27 @@ def spent(
     for name, tables in _in_force(found, now_ms).items():
         if not models or name[0] in models:
             own, reference = plan(of_detect, tables, None), tables.reference
+            traffic = seen.get(name, {})
+            share, volume = power.of_volume(own, traffic)
+            plans: list[Plan] = [own, *_outcomes(found, of_detect, name, now_ms)]
             versions.append(
                 Spent(
                     *name,
                     reference.reference_id,
                     reference.origin if reference.complete else f"{reference.origin}, incomplete",
                     own.serving_known,
-                    power.shares(own),
-                    power.powers(own, seen.get(name, {}), WITHIN_MS),
+                    [*(group for part in plans for group in power.shares(part)), share],
+                    [*(one for part in plans for one in power.powers(part, traffic, WITHIN_MS)), volume],
                 )
             )
     return versions
+
+
+def _outcomes(found: References, of_detect: Settings, name: Name, now_ms: int) -> Iterator[OutcomesPlan]:
+    """What the outcomes of a version are judged by, if they are."""
+    known = found.outcomes_at(*name, now_ms, found.offset, labels.read)
+    if known is not None and of_detect.outcome_topics:
+        yield labels.plan(of_detect, known, None)
 
 
 def _in_force(found: References, now_ms: int) -> dict[Name, Tables]:

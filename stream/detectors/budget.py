@@ -32,9 +32,12 @@ KIND_SHARES: Final[dict[Kind, float]] = {
     "silence": 0.05,
 }
 """What each kind of alert may spend; they sum to 1. Inputs get most, because they are most."""
-PARTS: Final[dict[Scope, dict[Kind, float]]] = {"inputs": {"data_quality": 2 / 3}, "outcomes": {"data_quality": 1 / 3}}
+PARTS: Final[dict[Scope, dict[Kind, float]]] = {
+    "inputs": {"data_quality": 2 / 3, "silence": 1 / 2},
+    "outcomes": {"data_quality": 1 / 3, "silence": 1 / 2},
+}
 """Outcomes close later than inputs, so a kind that both have is two groups: what labels are like, their delay and how
-many come, takes a third of it. All of a kind that is not here."""
+many come, takes a third of it, and silence is divided evenly. All of a kind that is not here."""
 SEGMENT_VALUES_MIN: Final = 8
 """Segment shares are cut for at least this many values, so that the second and the eighth change no threshold."""
 _LISTING_LEVEL: Final = 0.1

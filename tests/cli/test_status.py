@@ -10,9 +10,14 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from doorway import Drift
-from flows import Flow, Stream, built, published, view
+from flows import START_MS, Flow, Stream, built, published, view
+from labelled import Labelled
+from outcomeflow import reference
 
+from stream import config
 from stream.cli import standing
+from stream.cli.status import spent
+from stream.wire import codec
 from stream.wire.record import Outgoing, Record
 from stream.worker.metadata import IngestMark, encode_ingest
 
@@ -173,3 +178,23 @@ def test_the_budget_as_json_has_all_segments(status: Callable[..., Any]) -> None
     assert one["events"] > 250
     assert 0 < one["smallest"] < 1
     assert json.loads(status("--budget", "-o", "json", "--model", "fraud").stdout)["versions"] == []
+
+
+def test_outcomes_have_their_shares_and_thresholds_too() -> None:
+    labelled = reference(Labelled(seed=99))
+    both = view(built()).apply(Record("drift.references", 0, 1, 0, None, codec.encode_reference(labelled)))
+    (one,) = spent(config.load(None, {}), both, {}, START_MS + 60_000)
+    assert {"performance", "concept_drift", "data_drift", "silence"} <= {group.kind for group in one.groups}
+    assert sum(group.share for group in one.groups) <= 1 / 64 + 1e-12
+    (error,) = [
+        power
+        for power in one.signals
+        if (power.segment, power.signal, power.detector) == ("all", "outcome:error", "mean")
+    ]
+    assert error.unit == "share"
+    assert error.smallest is not None
+    assert 0.01 < error.smallest < 0.3
+    names = {power.detector for power in one.signals if power.signal == "outcome:error"}
+    assert names == {"mean", "adwin", "page_hinkley"}
+    (alone,) = spent(config.load(None, {"DRIFT_TOPICS__FEEDBACK": "[]"}), both, {}, START_MS + 60_000)
+    assert not [power for power in alone.signals if power.signal.startswith("outcome:")]

@@ -68,6 +68,13 @@ def test_thresholds_are_those_the_stage_judges_by(own: InputsPlan) -> None:
     assert hinkley.smallest is None
 
 
+def test_the_number_of_predictions_has_half_of_what_silence_may_spend(own: InputsPlan) -> None:
+    spent, one = power.of_volume(own, {("all", "volume:predictions"): (300.0, 300.0)})
+    assert (spent.share, spent.members) == (0.05 / 2 / 64 / 2, 1)
+    assert 10**one.threshold == pytest.approx(spent.windows)
+    assert (one.signal, one.events, one.smallest) == ("volume:predictions", 300.0, None)
+
+
 def test_thresholds_that_were_set_by_hand_are_shown_as_they_are(tables: Tables) -> None:
     by_hand = detect_settings(
         adwin=AdwinSettings(form="textbook", delta=0.01),
@@ -81,7 +88,7 @@ def test_thresholds_that_were_set_by_hand_are_shown_as_they_are(tables: Tables) 
 def test_every_signal_and_segment_has_its_line(own: InputsPlan) -> None:
     found = power.powers(own, NOTHING, HOUR_MS)
     assert {one.segment for one in found} == set(own.segments)
-    assert {one.signal for one in found} == {column.signal for column in own.columns} | {"volume:predictions"}
+    assert {one.signal for one in found} == {column.signal for column in own.columns}
     assert {one.unit for one in found if one.signal == "feature:channel"} == {"share"}
     assert {one.unit for one in found if one.signal == "latency" and one.measure == "distribution"} == {"sd"}
 

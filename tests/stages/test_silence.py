@@ -57,7 +57,7 @@ def test_a_stream_that_stops_is_told_after_two_windows_once(known: References) -
     assert (entry["signal"], entry["measure"], entry["detector"]) == ("volume:predictions", "rate", "silence")
     assert (entry["n"], entry["direction"], entry["after"]["mean"]) == (0, "down", 0.0)
     assert alert["evidence_offsets"][0]["last_offset"] == STOP * PER_WINDOW - 1
-    assert alert["budget"]["share"] == pytest.approx(0.05 / 64 / 2)
+    assert alert["budget"]["share"] == pytest.approx(0.05 / 2 / 64 / 2)
 
 
 def test_the_readings_say_how_many_came_and_how_many_were_expected(known: References) -> None:

@@ -72,16 +72,11 @@ class Power(Struct, frozen=True):
 
 def shares(plan: Plan) -> list[Share]:
     """Where the part of one model version goes, by segment and kind; kinds without members are left out."""
-    found = [
+    return [
         Share(name, kind, float(plan.shares[kind][segment]), _windows(plan, kind, segment), len(plan.members[kind]))
         for segment, name in enumerate(plan.segments)
         for kind, members in plan.members.items()
         if len(members)
-    ]
-    windows = float(np.exp(silence.ln_group(plan.settings, plan.segments)))
-    return [
-        *found,
-        Share(silence.ALL, silence.KIND, silence.share(plan.settings, plan.segments), windows, silence.MEMBERS),
     ]
 
 
@@ -112,27 +107,29 @@ def powers(plan: Plan, traffic: Traffic, within_ms: int) -> list[Power]:
             if place in plan.members[column.kind]:
                 unit: Unit = "sd" if column.family == ORDERED and shifts[column.place] else "share"
                 found.append(replace(own, smallest=size if np.isfinite(size) else None, unit=unit))
-            if column.family == ORDERED:
+            if column.family == plan.tested:
                 found += [
                     replace(own, measure=measure, detector=detector, threshold=limit)
                     for detector, measure, limit in _tests(plan, segment, place)
                 ]
-    return [*found, _silence(plan, traffic)]
+    return found
 
 
-def _silence(plan: Plan, traffic: Traffic) -> Power:
-    """Of the number of predictions: how soon an end is told depends on what is expected, two windows at least."""
+def of_volume(plan: Plan, traffic: Traffic) -> tuple[Share, Power]:
+    """Of the number of predictions: how soon its end is told depends on what is expected, two windows at least."""
     seen = traffic.get((silence.ALL, silence.SIGNAL))
-    return Power(
+    spent, ln_a = silence.share(plan.settings, plan.segments), silence.ln_threshold(plan.settings, plan.segments)
+    one = Power(
         segment=silence.ALL,
         signal=silence.SIGNAL,
         measure=silence.MEASURE,
         kind=silence.KIND,
         detector=silence.DETECTOR,
-        threshold=float(silence.ln_threshold(plan.settings, plan.segments) / np.log(10)),
+        threshold=float(ln_a / np.log(10)),
         events=None if seen is None else seen[0],
         overdispersion=None,
     )
+    return Share(silence.ALL, silence.KIND, spent, float(np.exp(ln_a)), members=1), one
 
 
 def _windows(plan: Plan, kind: GroupKind, segment: int) -> float:
@@ -147,7 +144,7 @@ def _shifts(law: histogram.Law) -> Bools:
 def _tests(plan: Plan, segment: int, place: int) -> list[tuple[str, str, float]]:
     """Detector, measure and threshold of those without an e-value, by the shares of `detections`."""
     settings, column = plan.settings, plan.columns[place]
-    series = segment * len(plan.ordered.columns) + column.place
+    series = segment * len(plan.families[plan.tested].columns) + column.place
     ln_a = plan.ln_threshold[segment, place] + np.log(max(plan.tests_per_signal, 1))
     limits = {
         "adwin": settings.adwin.delta if settings.adwin.form == "textbook" else float(np.exp(-ln_a) / 2),

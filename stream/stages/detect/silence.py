@@ -34,8 +34,6 @@ FEEDBACK: Final = "volume:feedback"
 MEASURE: Final = "rate"
 DETECTOR: Final = "silence"
 ALL: Final = "all"
-MEMBERS: Final = 2
-"""Predictions and labels share what the budget has for silence."""
 WINDOWS_MIN: Final = 100
 """Live windows without which nothing is expected."""
 
@@ -107,14 +105,9 @@ def share(settings: Settings, segments: Sequence[str]) -> float:
     return budget.share(settings.budget, KIND, segment_values=len(segments) - 1, whole=True)
 
 
-def ln_group(settings: Settings, segments: Sequence[str]) -> float:
-    """ln A_g."""
-    return budget.ln_threshold(settings.budget, settings.windows.size, share(settings, segments))
-
-
 def ln_threshold(settings: Settings, segments: Sequence[str]) -> float:
-    """ln A_s of predictions as one of two members."""
-    return ln_group(settings, segments) + float(np.log(MEMBERS))
+    """ln A_g, and of its one member."""
+    return budget.ln_threshold(settings.budget, settings.windows.size, share(settings, segments))
 
 
 def ratio(settings: Settings, tables: Tables, version: Version) -> float:
