@@ -5,6 +5,7 @@ wrong type is invalid and spoils nothing else, an unknown name is counted.
 """
 
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -30,6 +31,8 @@ UNKNOWN_KEPT: Final = 32
 MISSING_CODE: Final = 2
 INVALID_CODE: Final = 3
 
+_BLOCK: Final = 512
+"""Rows made to columns at once: read again while they are still in the cache of the processor."""
 _EXTRAS_MAX: Final = 64
 _LESSONS_MAX: Final = 8
 """Unknown names a decoder learns to pass over quickly, and how often within one call it may learn."""
@@ -102,21 +105,29 @@ class FeatureDecoder:
         """
         unknown: dict[str, int] = {}
         rows, careful = self._rows(features, values, unknown)
-        columns: list[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, rows), strict=False))
-        of_kind: dict[Any, list[Sequence[Any]]] = {_NUMBER: [], _CATEGORY: [], _BOOLEAN: []}
-        for place, kind in zip(self._places, self._kinds, strict=True):
-            of_kind[kind].append(columns[place] if rows else ())
-        numeric = np.empty((len(of_kind[_NUMBER]), len(rows)))
+        numbers, categories, booleans = (
+            [place for place, own in zip(self._places, self._kinds, strict=True) if own is kind] for kind in _MEANING
+        )
+        numeric = np.empty((len(numbers), len(rows)))
         numeric_invalid = np.zeros(numeric.shape, dtype=np.bool_)
-        for place, column in enumerate(of_kind[_NUMBER]):
-            _write_checked(column, careful, numeric[place], numeric_invalid[place])
-        boolean = np.empty((len(of_kind[_BOOLEAN]), len(rows)), dtype=np.int8)
-        for place, column in enumerate(of_kind[_BOOLEAN]):
-            boolean[place] = np.fromiter(map(_CODES.__getitem__, column), dtype=np.int8, count=len(rows))
+        categorical: list[list[Text]] = [[] for _ in categories]
+        boolean = np.empty((len(booleans), len(rows)), dtype=np.int8)
+        has_gaps = [False] * len(numbers)
+        for start in range(0, len(rows), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            columns: list[Sequence[Any]] = list(zip(*map(msgspec.structs.astuple, rows[block]), strict=False))
+            spoilt = [row - start for row in careful[bisect_left(careful, start) : bisect_left(careful, block.stop)]]
+            for place, number in enumerate(numbers):
+                column = _checked(columns[number], spoilt, numeric_invalid[place, block])
+                has_gaps[place] = write_numbers(column, numeric[place, block], has_gaps=has_gaps[place])
+            for texts, category in zip(categorical, categories, strict=True):
+                texts.extend(_texts(columns[category]))
+            for codes, own in zip(boolean, booleans, strict=True):
+                codes[block] = [_CODES[value] for value in columns[own]]
         return Columns(
             numeric=numeric.T,
             numeric_invalid=numeric_invalid.T,
-            categorical=[_texts(column) for column in of_kind[_CATEGORY]],
+            categorical=categorical,
             boolean=boolean.T,
             unknown=_smallest(unknown),
         )
@@ -245,25 +256,34 @@ def _decoder(shape: type[Struct]) -> Callable[[Any], Any]:
     return msgspec.json.Decoder(shape).decode
 
 
-def write_numbers(column: Sequence[Any], numbers: Floats) -> None:
-    """Writes numbers and Nones, as NaN, into an array of the same length."""
-    try:  # packing a column of floats is four times faster than numpy's reading of it
-        numbers[:] = np.frombuffer(struct.pack(f"{len(column)}d", *column))
-    except (struct.error, OverflowError):
-        numbers[:] = column
+def write_numbers(column: Sequence[Any], numbers: Floats, *, has_gaps: bool = False) -> bool:
+    """Writes numbers and Nones, as NaN, into an array of the same length.
+
+    Returns whether there are Nones; who writes a column in parts hands that on, so that it is not tried in vain again.
+    """
+    if not has_gaps:
+        try:  # packing a column of floats is four times faster than numpy's reading of it
+            numbers[:] = np.frombuffer(struct.pack(f"{len(column)}d", *column))
+        except (struct.error, OverflowError):
+            pass
+        else:
+            return False
+    numbers[:] = column
+    return True
 
 
-def _write_checked(column: Sequence[Any], careful: Sequence[int], numbers: Floats, invalid: Mask) -> None:
+def _checked(column: Sequence[Any], careful: Sequence[int], invalid: Mask) -> Sequence[Any]:
+    """A column with None for what is invalid in the rows that went the careful way, and these marked."""
     spoilt = [row for row in careful if column[row] is INVALID]
-    if spoilt:
-        invalid[spoilt] = True
-        column = [None if value is INVALID else value for value in column]
-    write_numbers(column, numbers)
+    if not spoilt:
+        return column
+    invalid[spoilt] = True
+    return [None if value is INVALID else value for value in column]
 
 
-def _texts(column: Sequence[Any]) -> list[Text]:
+def _texts(column: Sequence[Any]) -> Sequence[Text]:
     if set(map(type, column)) <= _TEXTS:
-        return list(column)
+        return column
     return [lenient.category(value) for value in column]
 
 

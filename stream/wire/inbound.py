@@ -191,7 +191,11 @@ def numbers_of(column: Sequence[Any], low: float = -np.inf, high: float = np.inf
     """A column of numbers, NaN for None, INVALID and what lies outside `[low, high]`; and the mask of the last two."""
     numbers = np.empty(len(column))
     invalid = np.zeros(len(column), dtype=np.bool_)
-    if Invalid in set(map(type, column)):
+    kinds = set(map(type, column))
+    if kinds <= {type(None)}:
+        numbers[:] = np.nan
+        return numbers, invalid
+    if Invalid in kinds:
         invalid[:] = [value is INVALID for value in column]
         column = [None if value is INVALID else value for value in column]
     write_numbers(column, numbers)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from math import nan
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -15,7 +16,7 @@ from stream.profiles.outcomes import UNIT
 from stream.profiles.windows import Settings as WindowSettings
 from stream.signals.outcomes import ModelSettings
 from stream.stages import join
-from stream.stages.join import Feedback, Settings, State, inbox, progress, store
+from stream.stages.join import Feedback, Settings, State, inbox, progress, rows, store
 from stream.wire import codec
 from stream.wire.internal import END_OF_TIME_MS, Outcomes, ScoreOf, SourceMark
 from stream.wire.record import Outgoing, Record
@@ -461,3 +462,15 @@ def test_a_pair_block_that_is_damaged_is_refused() -> None:
 
     with pytest.raises(ValueError, match="frame_checksum"):
         join.step(SETTINGS, join.start(SETTINGS), [replace(record, value=record.value[:-1] + b"x")])
+
+
+WORDS = st.one_of(st.integers(0, 3), st.integers(0, 2**64 - 1), st.sampled_from([0, 2**63, 2**64 - 1]))
+NUMBERS = st.one_of(st.integers(-3, 3), st.integers(-(2**62), 2**62), st.integers(1_795_219_200_000, 1_795_219_200_050))
+
+
+@hypothesis_settings(max_examples=200)
+@given(st.one_of(st.tuples(st.just(np.uint64), st.lists(WORDS)), st.tuples(st.just(np.int64), st.lists(NUMBERS))))
+def test_the_order_of_a_column_leaves_equals_as_they_stand(given_: tuple[type[np.generic], list[int]]) -> None:
+    dtype, values = given_
+    column = np.array(values, dtype=dtype)
+    assert rows.order(column).tolist() == np.argsort(column, kind="stable").tolist()

@@ -146,3 +146,15 @@ def test_the_order_in_which_names_come_changes_the_shape_and_no_value(names: lis
 def test_a_row_whose_names_cannot_be_read_leaves_the_order_alone() -> None:
     decoder = feature_decoder(["n", "m"], [], [])
     assert [one.encode_name for one in fields(decoder.shape_like(Raw(b'{"m":1,"\xff":2}')))] == ["n", "m"]
+
+
+def test_a_long_batch_is_decoded_as_its_rows_are_one_by_one() -> None:
+    usual, gap, odd = b'{"n":1.5,"c":"x","b":true}', b'{"n":null}', b'{"n":"x","c":7,"b":0,"more":1}'
+    rows = [odd if row % 400 == 399 else gap if row in {3, 1_100} else usual for row in range(1_500)]
+    decoder = feature_decoder(["n"], ["c"], ["b"])
+    whole, parts = decoder.decode(list(map(Raw, rows))), [decoder.decode([Raw(row)]) for row in rows]
+    assert np.array_equal(whole.numeric, np.concatenate([part.numeric for part in parts]), equal_nan=True)
+    assert np.array_equal(whole.numeric_invalid, np.concatenate([part.numeric_invalid for part in parts]))
+    assert np.array_equal(whole.boolean, np.concatenate([part.boolean for part in parts]))
+    assert whole.categorical == [[part.categorical[0][0] for part in parts]]
+    assert whole.unknown == {"more": 3}

@@ -155,7 +155,7 @@ def _entered(settings: Settings, state: State, blocks: Sequence[_Block]) -> tupl
         places=places.came(places_, left.times_ms, offsets[fresh]),
         total=(state.total + rows.total(left)) % 2**64,
     )
-    counted = [told.counted(rows.picked(own, late), "late"), told.counted(rows.picked(own, ~inside), "over_limit")]
+    counted = [told.counted(own, "late", late), told.counted(own, "over_limit", ~inside)]
     return state, told.joined(counted)
 
 

@@ -135,7 +135,7 @@ def _earlier(of: Scene, one: Ints, other: Ints) -> Ints:
 
 def _line(of: Scene, groups: Ints, moments: Ints, some: Rows) -> Line:
     places = groups * (len(of.moments) + 1) + moments
-    order = np.argsort(places, kind="stable")
+    order = rows.order(places)
     ordered = places[order]
     if (ordered[1:] == ordered[:-1]).any():
         order = np.lexsort((some.offset, some.partition, some.topic, rows.content(some), places))

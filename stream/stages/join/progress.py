@@ -110,8 +110,8 @@ def _arrived(settings: Settings, state: State, due: Rows, from_ms: int) -> tuple
     parts = [
         told.met(*pairs, size_ms),
         Told(compared=compare.compared(of, first, usable, from_ms, settings)),
-        told.counted(rows.picked(predictions, new.predictions & ~usable), "duplicate"),
-        told.counted(rows.picked(labels, new.labels & (label_before >= 0)), "duplicate"),
+        told.counted(predictions, "duplicate", new.predictions & ~usable),
+        told.counted(labels, "duplicate", new.labels & (label_before >= 0)),
     ]
     spots = state.places
     for some, which, others, found in (
@@ -145,7 +145,7 @@ class _New(Struct, frozen=True, eq=False):
 
 
 def _set_up(held: Held, due: Rows, from_ms: int, horizon_ms: int) -> tuple[Scene, _New]:
-    due = rows.picked(due, np.argsort(due.keys, kind="stable"))
+    due = rows.picked(due, rows.order(due.keys))
     keys, is_label = rows.distinct(due.keys), due.kind == rows.LABEL
     old = [store.find(runs, keys, from_ms - horizon_ms) for runs in (held.predictions, held.labels)]
     of = meet.scene(
@@ -211,7 +211,7 @@ def _labels_ended(settings: Settings, held: Held, some: Rows) -> Told:
         return Told()
     others = store.find(held.predictions, rows.distinct(some.keys), int(some.times_ms.min()))
     of = meet.scene(horizon_ms, others, some)
-    return told.counted(rows.picked(of.labels, meet.first_predictions(of, 0, horizon_ms) < 0), "unknown")
+    return told.counted(of.labels, "unknown", meet.first_predictions(of, 0, horizon_ms) < 0)
 
 
 def _below(settings: Settings, state: State, limit: int) -> tuple[Held, list[Rows]]:

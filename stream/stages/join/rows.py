@@ -129,6 +129,8 @@ def none() -> Rows:
 
 def picked(rows: Rows, picks: Ints | Bools) -> Rows:
     """Some of the rows, in the order of `picks`."""
+    if picks.dtype == np.bool_ and picks.all():
+        return rows
     return Rows(names=rows.names, **{name: rows.column(name)[picks] for name in COLUMNS})
 
 
@@ -186,6 +188,26 @@ def distinct(column: Column) -> Column:
     return found
 
 
+def order(column: Column) -> Ints:
+    """What puts whole numbers in order, those that are equal as they stand: `np.argsort(column, kind="stable")`.
+
+    About 10 ns per row, a third to a fifth of that: the processor sorts words, and has no way to sort them stably.
+    """
+    if (column[1:] >= column[:-1]).all():
+        return np.arange(len(column))
+    low, bits = column.min(), len(column).bit_length()
+    if (int(column.max()) - int(low)).bit_length() + bits < _WORD_BITS:
+        words: Ints = (column - low).astype(np.int64)  # with its place behind it no number equals another
+        words <<= bits
+        words |= np.arange(len(column))
+        words.sort()
+        words &= (1 << bits) - 1
+        return words
+    found: Ints = np.argsort(column)
+    ordered = column[found]
+    return np.argsort(column, kind="stable") if (ordered[1:] == ordered[:-1]).any() else found
+
+
 def held(rows: Rows, early_ms: Ints, settled: Bools) -> Rows:
     """Rows as they are kept: with what was found when they came, without their place in the input."""
     nowhere = np.full(len(rows), -1, dtype=np.int64)
@@ -235,6 +257,7 @@ def _mixed(*columns: Column) -> Words:
     return mixed
 
 
+_WORD_BITS: Final = 64
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 _HALF: Final = np.uint64(32)
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from msgspec import Struct
 
-from stream.stages.join.rows import COLUMNS, Column, Columns, Names, Rows, Words, gathered, together
+from stream.stages.join.rows import COLUMNS, Column, Columns, Names, Rows, Words, gathered, none, order, together
 from stream.wire.internal import Bools, Ints
 
 T = TypeVar("T", bound=Sized)
@@ -99,8 +99,8 @@ class Run(Struct, frozen=True, eq=False):
 def pack(parts: Sequence[Columns], order_by: str) -> Run:
     """One run of all rows, at least one, sorted by `keys` or by `times_ms`. Column by column: it needs little room."""
     names, columns = together(parts)
-    order = np.argsort(np.concatenate(columns(order_by)), kind="stable")
-    packed = {name: _packed(np.concatenate(columns(name))[order]) for name in COLUMNS}
+    places = order(np.concatenate(columns(order_by)))
+    packed = {name: _packed(np.concatenate(columns(name))[places]) for name in COLUMNS}
     times_ms = packed["times_ms"].all()
     sieve = _sieve(packed["keys"].all()) if order_by == "keys" else None
     return Run(names, packed, int(times_ms.min()), int(times_ms.max()), sieve)
@@ -157,7 +157,7 @@ def _found(run: Run, keys: Words, since_ms: int) -> Rows:
     places = ranges(first, np.searchsorted(own, keys[hit], side="right"))
     if run.first_ms < since_ms and len(places):
         places = places[run.columns["times_ms"].at(places) >= since_ms]
-    return run.rows(places)
+    return run.rows(places) if len(places) else none()
 
 
 def ranges(first: Ints, last: Ints) -> Ints:

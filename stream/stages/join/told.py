@@ -8,7 +8,6 @@ from msgspec import Struct, field
 
 from stream.profiles import outcomes
 from stream.signals.outcomes import Compared, Ended, Met, ModelSettings
-from stream.stages.join import rows
 from stream.stages.join.rows import Rows
 from stream.wire import codec
 from stream.wire.internal import OUTCOMES, Bools, Ints, Outcomes
@@ -39,9 +38,10 @@ def joined(parts: Sequence[Told]) -> Told:
     )
 
 
-def counted(some: Rows, outcome: str) -> Told:
-    """So many rows of each model had this outcome."""
-    counts = np.bincount(some.model, minlength=len(some.names.models)).tolist()
+def counted(some: Rows, outcome: str, which: Bools | None = None) -> Told:
+    """So many rows of each model had this outcome: those of a mask, or all."""
+    models = some.model if which is None else some.model[which]
+    counts = np.bincount(models, minlength=len(some.names.models)).tolist()
     return Told(counts={(name, outcome): count for name, count in zip(some.names.models, counts, strict=True) if count})
 
 
@@ -93,7 +93,7 @@ def ended(predictions: Rows, labelled: Bools, horizon_ms: int, size_ms: int) -> 
         )
         for model, own in _by_model(predictions)
     ]
-    return joined([Told(ended=found), counted(rows.picked(predictions, ~labelled), "expired")])
+    return joined([Told(ended=found), counted(predictions, "expired", ~labelled)])
 
 
 def records(told: Told, models: Mapping[str, ModelSettings]) -> list[Outgoing]:
