@@ -40,6 +40,11 @@ _NAMES: Final = {
     "outcome:coverage": "share of labelled predictions",
     "outcome:gain": "gain of the challenger",
 }
+_CHECKS: Final = {
+    "outcome:delay": "labels later than the usual median",
+    "outcome:coverage": "share of labelled predictions",
+}
+"""What is checked of labels."""
 _DETECTORS: Final = {"adwin": "ADWIN", "page_hinkley": "Page-Hinkley", "histogram": "histogram", "mean": "mean"}
 _WHAT: Final[dict[Kind, str]] = {
     "data_drift": "The inputs",
@@ -268,10 +273,13 @@ def _of_drift(alert: Alert, details: DriftDetails) -> Texts:
 
 def _of_quality(alert: Alert, details: QualityDetails) -> Texts:
     checks = [
-        f"{signal_name(check.signal)} {check.check} {change(check.reference_rate, check.rate, percent)}"
+        f"{_CHECKS.get(check.signal) or f'{signal_name(check.signal)} {check.check}'}"
+        f" {change(check.reference_rate, check.rate, percent)}"
         for check in details.checks
     ]
     signals = [check.signal for check in details.checks if not check.signal.startswith("row:")]
+    if any(signal in _CHECKS for signal in signals):
+        return Texts(listing(checks), _story(alert), "Check whoever sends the labels: delays, gaps and changed ids.")
     producers = _producers(signals) if signals else "the producer of the records"
     return Texts(
         listing(checks) or "records changed",

@@ -76,9 +76,8 @@ def counted(  # noqa: PLR0913 - a window, and all that decides about the referen
     When there is enough the second value is the learned reference, in force from `effective_from_ms` on.
     """
     start_ms, pairs = window.window_start_ms, _pairs(window)
-    if state.since_ms is None:
-        return (replace(state, since_ms=start_ms) if pairs else state), None
-    if start_ms < state.since_ms + horizon_ms:
+    state = noticed(state, window)
+    if state.since_ms is None or start_ms < state.since_ms + horizon_ms:
         return state, None
     # Where the pairs stand in the input is no part of what is normal.
     window = replace(window, spans=[])
@@ -97,6 +96,13 @@ def counted(  # noqa: PLR0913 - a window, and all that decides about the referen
         window_size_ms=size_ms,
     )
     return State(since_ms=state.since_ms), found
+
+
+def noticed(state: State, window: Outcomes) -> State:
+    """The state that knows since when there are pairs."""
+    if state.since_ms is not None or not _pairs(window):
+        return state
+    return replace(state, since_ms=window.window_start_ms)
 
 
 def built(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from flows import MINUTE_MS, PER_WINDOW, START_MS, Flow, Json, Stream, built, detect_settings, view
@@ -10,11 +11,13 @@ from outcomeflow import TOPICS, heard, reference
 
 from stream.alerts.retrain import Settings as RetrainSettings
 from stream.profiles import outcomes
+from stream.profiles.learning import Settings as LearnSettings
 from stream.profiles.reference import References
 from stream.signals.outcomes import ModelSettings
 from stream.stages import detect, ingest
 from stream.wire import codec
-from stream.wire.internal import OUTCOMES, WATERMARKS, SourceMark, Watermarks
+from stream.wire.control import ControlEvent, Relearn
+from stream.wire.internal import CONTROL, OUTCOMES, WATERMARKS, SourceMark, Watermarks
 from stream.wire.record import Outgoing, Record
 
 DRIFT, CONCEPT, END = 12, 15, 34
@@ -137,6 +140,43 @@ def test_outcomes_do_not_run_ahead_of_their_inputs(known: References) -> None:
     assert [one["window_start"] for one in flow.reading("outcome:error")] == [
         one["window_start"] for one in flow.reading()
     ]
+
+
+def test_a_relearn_of_the_inputs_is_one_of_their_outcomes_too(known: References) -> None:
+    learn = LearnSettings.model_validate({"min_duration": "1m", "rows": 640})
+    flow = Both(known, of_ingest=ingest.Settings(feedback=("feedback",)), of_detect=settings(learn=learn, horizon=0))
+    at_ms = START_MS + 10 * MINUTE_MS
+    event = ControlEvent(
+        source="/test", id="1", decision=Relearn(effective_at_ms=at_ms, model_id="credit", model_version="3")
+    )
+    stream = Labelled(seed=2)
+    for index in range(125):
+        flow.read(Stream().records(PER_WINDOW, first=index * PER_WINDOW))
+        flow.commit()
+        if index == 9:
+            record = Record("drift.profiles", 0, len(flow.log), 0, None, codec.encode(event, CONTROL))
+            flow.log.append(record)
+            flow.state, _ = detect.step(flow.of_detect, flow.references, flow.state, [record])
+        flow.labelled(stream, range(index, index + 1))
+    ids = [one["reference_id"] for one in flow.reading("outcome:error")]
+    assert len(set(ids[:10])) == 1
+    begins = ids.index(None)
+    assert 10 <= begins <= 14
+    assert ids[begins + 100] is not None
+    assert ids[begins + 100] != ids[0]
+    assert set(ids[begins : begins + 100]) == {None}
+
+
+@pytest.mark.parametrize(
+    ("drift_at", "origin", "skew"), [(0, "built", True), (20, "built", False), (0, "learned", False)]
+)
+def test_serving_that_differs_from_training_from_its_start_on_is_skew(
+    drift_at: int, origin: Any, *, skew: bool
+) -> None:
+    reference = codec.named(msgspec.structs.replace(built(), origin=origin))
+    flow = Flow(view(reference)).run(Stream(drift_at=drift_at * PER_WINDOW).records(26 * PER_WINDOW), poll=PER_WINDOW)
+    alert = firing(flow, "data_drift")
+    assert (alert["reference_origin"], alert["details"]["skew"]) == (origin, skew)
 
 
 def test_a_view_without_references_of_outcomes_waits_for_none() -> None:

@@ -154,12 +154,15 @@ def test_later_and_fewer_labels_are_a_matter_of_quality_with_an_alert_of_their_o
     assert (labelled["check"], labelled["rate"]) == ("labelled", pytest.approx(0.5, abs=0.05))
     assert alert["labels"]["scope"] == "labels"
     assert alert["fingerprint"] != fingerprint("credit", "3", "all", "data_quality")
+    assert "labels later than the usual median 4" in alert["annotations"]["summary"]
+    assert alert["annotations"]["action"].startswith("Check whoever sends the labels")
     assert {one["kind"] for one in urgent(flow)} == {"data_quality"}
 
 
 def test_the_loss_is_traced_to_the_segment_that_has_it(known: Reference) -> None:
     flow = changed(known, Law(flipped=True, only="country=DE"), 80)
     (alert,) = flow.firing("performance")
+    assert "Most of it comes from country=DE" in alert["annotations"]["description"]
     first, *_ = alert["details"]["damage"]
     assert (first["segment"], first["scores"]) == ("country=DE", None)
     assert first["share"] > 0.8

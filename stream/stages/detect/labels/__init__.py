@@ -48,6 +48,7 @@ def close(closing: Closing, version: OutcomeVersion, inputs: Version | None) -> 
         seen_ms=closing.end_ms if window.segments else version.seen_ms,
         coverage=_coverage(window, version.coverage),
         trail=trail.append(version.trail, closing.start_ms, window.spans),
+        learning=outcome_learning.noticed(version.learning, window),
         open={other: one for other, one in version.open.items() if other != closing.start_ms},
     )
     if version.relearns_ms is not None and version.relearns_ms == closing.start_ms:
