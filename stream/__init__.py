@@ -93,6 +93,7 @@ stream/
 │       ├── state.py      all it remembers: what is encoded here is the snapshot
 │       ├── decisions.py  what people have decided, and to which windows it applies
 │       ├── plan.py       what follows from a reference and the settings alone
+│       ├── mature.py     whether a learned reference may pass its next age
 │       ├── season.py     what is normal in one window, by its hour
 │       ├── series.py     distributions, means and rates behind the same few functions
 │       ├── close.py      one closed window: learned from, judged, told
@@ -149,6 +150,7 @@ stream/
 │   ├── cuts.py         bins and categories of a reference: its first phase
 │   ├── building.py     a reference from training rows
 │   ├── learning.py     a reference from the stream
+│   ├── maturing.py     a learned reference that takes up what came since
 │   ├── overdispersion.py  how much wider sums spread than under independence
 │   ├── cycles.py       what learning adds up hour by hour
 │   ├── volume.py       how many events a window brings, by hour, and how that spreads

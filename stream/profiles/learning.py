@@ -9,13 +9,15 @@ the same way (`profiles.building`).
 """
 
 import math
+from collections.abc import Mapping
 from enum import Enum
+from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stream.profiles import cuts, cycles, describe, overdispersion, reference, seasons, volume
 from stream.profiles.cuts import Plan
@@ -55,6 +57,16 @@ class Settings(BaseModel):
     """Event time that counting takes at least: a day, since most streams have days."""
     max_duration: Duration = 2_592_000_000
     """Event time after which 1,000 independent rows are enough."""
+    mature: tuple[Duration, ...] = (604_800_000, 1_814_400_000)
+    """Event time since counting began at which a learned reference takes up what came since: a week, for weekends, and
+    three, for hours of the week."""
+
+    @field_validator("mature")
+    @classmethod
+    def _rises(cls, mature: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in pairwise(mature)):
+            raise ValueError('the ages must rise, such as ["7d", "21d"]')
+        return mature
 
 
 class Phase(Enum):
@@ -138,17 +150,24 @@ def counted(  # noqa: PLR0913 - as `sampled`
     """One closed window of the provisional reference more; `tables` are those of `state.provisional`.
 
     When the counts are enough the second value is the learned reference, to be published, in force from
-    `effective_from_ms` on. Windows must come in order; empty ones may be left out. Nothing happens in another phase.
+    `effective_from_ms` on; the counts stay, for whoever lets it mature. Windows must come in order; empty ones may be
+    left out. Nothing happens in another phase.
     """
     if state.counts is None or phase(state) is not Phase.COUNTING:
         return state, None
     counts = add(state.counts, tables, start_ms, window)
-    phi = _enough(counts, settings, tables)
-    if phi is None:
+    found = _enough(counts, settings, tables)
+    if found is None:
         return replace(state, counts=counts), None
-    data = (rfc3339(counts.first_ms or 0), rfc3339(counts.end_ms - 1))
-    learned = completed(tables, counts, phi, effective_from_ms=effective_from_ms, origin="learned", data=data)
-    return State(learned=True), learned
+    learned = completed(
+        tables, counts, found, effective_from_ms=effective_from_ms, origin="learned", data=period(counts)
+    )
+    return replace(state, counts=counts, learned=True), learned
+
+
+def period(counts: Counts) -> tuple[str, str]:
+    """From when to when events were counted."""
+    return rfc3339(counts.first_ms or 0), rfc3339(counts.end_ms - 1)
 
 
 def no_counts(tables: Tables, timezone: str = seasons.UTC) -> Counts:
@@ -218,11 +237,12 @@ def completed(  # noqa: PLR0913 - all that a reference is made of
     effective_from_ms: int,
     origin: Origin,
     data: tuple[str, str],
+    coarse: Mapping[str, list[int]] | None = None,
 ) -> Reference:
     """The reference of the second phase, named by its content: the cuts of `tables` with all that was counted.
 
     `found` is what `overdispersion_of` the counts says; None: overdispersion, rows per window and slots stay unknown.
-    `data` is the period the rows come from.
+    `data` is the period the rows come from, `coarse` the coarse bins of signals where they do not follow from counts.
     """
     phi, rung = (None, None) if found is None else found
     dense, names = counts.dense, tables.segments
@@ -242,7 +262,10 @@ def completed(  # noqa: PLR0913 - all that a reference is made of
         effective_from=rfc3339(effective_from_ms),
         window_rows=window_rows.pop(ALL, None),
         segments_window_rows=window_rows,
-        signals={name: _signal(tables, index, dense, phi, described) for index, name in enumerate(tables.layout.names)},
+        signals={
+            name: replace(_signal(tables, index, dense, phi, described), coarse=(coarse or {}).get(name))
+            for index, name in enumerate(tables.layout.names)
+        },
         rates={
             name: RateReference(
                 rows=dict(zip(names, np.stack([dense.rows, having[name]], axis=1).tolist(), strict=True)),

@@ -298,6 +298,25 @@ def bins_of(signal: SignalReference) -> Ints:
     return largest_bins(counts) if signal.type == "categorical" else coarse_bins(mid_cdf(law(counts)))
 
 
+def coarse_of(tables: Tables) -> dict[str, list[int]]:
+    """The coarse bin of each valid bin of every signal."""
+    return {name: bins_of(signal).tolist() for name, signal in tables.reference.signals.items()}
+
+
+def has_matured(old: Tables, new: Tables) -> bool:
+    """Whether a reference is the other, grown older: profiles of both may be added, and what is remembered goes on."""
+    learned = all(one.reference.origin == "learned" and one.reference.complete for one in (old, new))
+    return learned and _cut_of(old.reference) == _cut_of(new.reference)
+
+
+def error(tables: Tables, family: int, phi: Floats) -> Floats:
+    """[N] eps_ref of the whole model at any hour, `phi` [N]: that of the slot which is known worst."""
+    own = (tables.ordered, tables.unordered)[family]
+    if tables.season is None:
+        return epsilon_ref(own.p[0], own.rows[0] / phi)
+    return np.asarray(epsilon_ref(tables.season.p[family], tables.season.rows[family] / phi).max(0))
+
+
 def epsilon_ref(p: Floats, rows: Floats) -> Floats:
     """Total variation by which p [..., B], counted from `rows` [...] independent rows, may miss the truth; at most 1.
 
@@ -330,6 +349,15 @@ def reference_counts(layout: Layout) -> Ints:
                 raise ValueError(f"{name}: {segment} has {len(own)} counts, not {len(signal.counts)}")
             counts[row, inside] = own + _special(signal, segment if row else None)
     return counts
+
+
+def _cut_of(reference: Reference) -> tuple[object, ...]:
+    """All that decides in which bin an event is counted, fine or coarse."""
+    cuts = [
+        (name, one.type, one.edges, one.categories, one.others, one.centre, one.scale, one.z, bins_of(one).tolist())
+        for name, one in reference.signals.items()
+    ]
+    return cuts, reference.segments, reference.window_size_ms, reference.row
 
 
 def _special(signal: SignalReference, segment: str | None) -> list[int]:

@@ -11,12 +11,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from stream.alerts.lifecycle import Row
-from stream.profiles import cuts, learning, summaries, trail
+from stream.profiles import cuts, learning, maturing, reference, summaries, trail
 from stream.profiles.reference import References, Tables, blank, in_force_last, reference_key
 from stream.profiles.summaries import Dense
-from stream.stages.detect import inputs, readings, recent, shown, silence, tally, tell
+from stream.stages.detect import inputs, mature, readings, recent, shown, silence, tally, tell
 from stream.stages.detect.decisions import Orders
-from stream.stages.detect.plan import KINDS, plan
+from stream.stages.detect.plan import KINDS, InputsPlan, plan
 from stream.stages.detect.recent import Answers, Spell
 from stream.stages.detect.settings import Settings
 from stream.stages.detect.shown import Closed
@@ -100,12 +100,13 @@ def close(closing: Closing, version: Version) -> Told:
     if not present and version.reference_id is None:
         return version, records
     tables = present[-1] if present else _known(closing, version.reference_id or "")
-    partial = window.partials.get(tables.reference.reference_id)
+    together = all(one is tables or reference.has_matured(one, tables) for one in present)
+    partial = _merged(closing, tables, window) if together else window.partials.get(tables.reference.reference_id)
     if present:
         version, begun = _under(closing, version, tables, spans)
         records = records + begun
     profile = _dense(tables, partial)
-    mixed = sampled or len(present) > 1
+    mixed = sampled or not together
     if not mixed and closing.learns(version):
         version, learned = _counted(closing, version, tables, profile)
         records = records + learned
@@ -140,10 +141,14 @@ def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
         raise ValueError("a window is judged under a reference only")
     own = plan(closing.settings, tables, before.serving)
     after, judged = (before, None) if mixed else inputs.update(own, before, closing.start_ms, profile, closing.muted)
+    grown = mature.Grown(version.maturing)
+    if not mixed and closing.learns(version):
+        grown = _grown(closing, version, own, after, profile)
     window = shown.closed(closing.name, own, closing.start_ms, profile, judged, closing.orders)
     worst = partial.worst if partial is not None else []
-    rows, alerts = tell.alerts(window, version, after)
+    rows, alerts = tell.alerts(window, version, after, immature=grown.told)
     records = [
+        *([] if grown.successor is None else [_published(grown.successor)]),
         *alerts,
         *tell.outlier_notices(window, worst),
         *readings.readings(window, tell.alert_ids(window, rows)),
@@ -152,11 +157,25 @@ def _judged(  # noqa: PLR0913 - private, a window and what it is judged by
         version,
         watch=tell.settled(window, own, version, after, rows),
         alerts=rows,
+        maturing=grown.state,
         said=tally.verdicts(own, judged),
         suppressed=tell.suppressed(window, version, worst),
         spells=recent.spells(version.spells, rows, _firing(window, after, rows), closing.end_ms),
     )
     return version, records
+
+
+def _grown(closing: Closing, version: Version, own: InputsPlan, after: Watch, profile: Dense) -> mature.Grown:
+    """What the window makes of a reference that matures."""
+    return mature.step(
+        closing.references,
+        version,
+        own,
+        after,
+        closing.start_ms,
+        profile,
+        effective_from_ms=closing.effective_from_ms,
+    )
 
 
 def _firing(window: Closed, watch: Watch, rows: Mapping[tuple[str, str], Row]) -> Iterator[Spell]:
@@ -174,6 +193,10 @@ def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[S
     reference_id = tables.reference.reference_id
     if version.watch is not None and version.reference_id == reference_id:
         return version, []
+    old = closing.references.by_id(version.reference_id or "")
+    if version.watch is not None and old is not None and reference.has_matured(old, tables):
+        own = plan(closing.settings, tables, version.watch.serving)
+        return replace(version, reference_id=reference_id, watch=inputs.under(own, version.watch)), []
     version, records = _ended(closing, version)
     rows = {name: row for name, row in version.alerts.items() if name[0] in tables.segments}
     began: dict[tuple[str, int], int] = {}
@@ -181,6 +204,9 @@ def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[S
         where = (span.topic, span.partition)
         began[where] = min(began.get(where, span.first_offset), span.first_offset)
     fresh = inputs.start(plan(closing.settings, tables, None), closing.start_ms, began)
+    if old is not None and old.reference.complete and not tables.reference.complete:
+        # What was learned is gone again, retired by somebody: counting begins anew.
+        version = replace(version, learning=None, maturing=None)
     version = replace(version, reference_id=reference_id, segments=tables.segments, watch=fresh, alerts=rows)
     return version, records
 
@@ -203,7 +229,7 @@ def _without_reference(closing: Closing, version: Version) -> Told:
     if version.reference_id is None:
         return version, []
     version, records = _ended(closing, version)
-    return replace(version, reference_id=None, watch=None, learning=None), records
+    return replace(version, reference_id=None, watch=None, learning=None, maturing=None), records
 
 
 def _relearns(closing: Closing, version: Version) -> Told:
@@ -218,7 +244,7 @@ def _relearns(closing: Closing, version: Version) -> Told:
         return version, []
     from_ms = closing.effective_from_ms
     nothing = blank(*closing.name, window_size_ms=size_ms, effective_from_ms=from_ms)
-    return replace(version, relearned_ms=from_ms), [_published(nothing)]
+    return replace(version, relearned_ms=from_ms, maturing=None), [_published(nothing)]
 
 
 def _sampled(closing: Closing, version: Version, sample: Sample) -> Told:
@@ -270,6 +296,9 @@ def _counted(closing: Closing, version: Version, tables: Tables, profile: Dense)
         profile,
         effective_from_ms=closing.effective_from_ms,
     )
+    if found is not None:
+        version = replace(version, maturing=maturing.start(state, closing.settings.learn, found))
+        state = learning.State(learned=True)
     return _learned(closing, version, state, found)
 
 
@@ -279,6 +308,13 @@ def _known(closing: Closing, reference_id: str) -> Tables:
     if tables is None:
         raise ValueError(f"reference {reference_id} is not known, so its profiles cannot be read")
     return tables
+
+
+def _merged(closing: Closing, tables: Tables, window: Open) -> Partial | None:
+    """All partial profiles of a window whose references have matured into one, as one of it; None without any."""
+    name = tables.reference.reference_id
+    same = [replace(partial, reference_id=name) for partial in window.partials.values()]
+    return summaries.merge(same, closing.settings.outliers.per_window) if same else None
 
 
 def _dense(tables: Tables, partial: Partial | None) -> Dense:

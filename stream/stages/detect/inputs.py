@@ -15,7 +15,7 @@ from stream.profiles.summaries import Dense
 from stream.stages.detect import season
 from stream.stages.detect import watch as watching
 from stream.stages.detect.plan import InputsPlan, Serving, counted, of_columns
-from stream.stages.detect.state import Calibration, Watch
+from stream.stages.detect.state import Calibration, Tests, Watch
 from stream.stages.detect.watch import Judged, Window
 from stream.wire.outbound import Kind
 
@@ -34,6 +34,19 @@ def update(
     """One window further. Nothing is learned of one that is muted."""
     after, judged = watching.update(plan, watch, window(plan, start_ms, profile, muted))
     return after if muted else _calibrated(plan, after, start_ms, profile), judged
+
+
+def under(new: InputsPlan, watch: Watch) -> Watch:
+    """The watch under a reference that has matured: evidence, episodes and the past go on, in the same coarse bins.
+
+    What was to be expected in the past is what the new reference says. Detectors without an e-value begin anew, since
+    the scores they look at have moved a little.
+    """
+    known = watch.histories
+    ordered, unordered = (
+        _expected_anew(new, family, history) for family, history in enumerate((known.ordered, known.unordered))
+    )
+    return replace(watch, tests=Tests(), histories=replace(known, ordered=ordered, unordered=unordered))
 
 
 def window(plan: InputsPlan, start_ms: int, profile: Dense, muted: Collection[Kind] = ()) -> Window:
@@ -67,6 +80,17 @@ def moments_since(
     n, moments = np.zeros((1, len(numeric)), np.int64), np.zeros((1, len(numeric), len(found) - 1), np.int64)
     n[0, place], moments[0, place] = found[-1], found[:-1]
     return n, moments
+
+
+def _expected_anew(plan: InputsPlan, family: int, history: locate.History) -> locate.History:
+    """The past with what the reference makes us expect; events of an entry are spread evenly over its windows."""
+    if not season.has_slots(plan):
+        return history
+    size_ms, expected = plan.settings.windows.size, []
+    for row, start_ms, values in zip(history.row, history.start_ms, history.values, strict=True):
+        laws = [season.law_of(plan, family, start_ms + window * size_ms) for window in range(2**row)]
+        expected.append(values.sum(1, keepdims=True) * np.mean(laws, axis=0))
+    return replace(history, expected=expected)
 
 
 def _calibration(plan: InputsPlan) -> Calibration | None:

@@ -289,10 +289,7 @@ def _distributions(  # noqa: PLR0913 - private, all that a family is made of
     z = np.tile(family.z, (len(tables.segments), 1)) if place == ORDERED else None
     effective = family.rows / phi[:, own]
     epsilon = settings.budget.tolerance + epsilon_ref(p, effective.reshape(-1))
-    if tables.season is not None:
-        # Whatever the hour: the error of the slot that is known worst.
-        laws, fewest = tables.season.p[place], tables.season.rows[place] / phi[0, own]
-        epsilon[: len(own)] = settings.budget.tolerance + epsilon_ref(laws, fewest).max(0, initial=0.0)
+    epsilon[: len(own)] = settings.budget.tolerance + reference.error(tables, place, phi[0, own])
     return Distributions(
         columns=own,
         phi=phi[:, own].reshape(-1),

@@ -32,13 +32,27 @@ class Normal(Struct, frozen=True, eq=False):
 def normal(plan: InputsPlan, start_ms: int) -> Normal | None:
     """What is normal in the window that begins at `start_ms`; None where it is the same at all hours."""
     known = _slots(plan)
-    return None if known is None else _at(plan, seasons.moment(start_ms + plan.settings.windows.size // 2, known.zone))
+    return None if known is None else _at(plan, _moment(plan, known, start_ms))
+
+
+def law_of(plan: InputsPlan, family: int, start_ms: int) -> Floats:
+    """[G * N, B] the law of the ordered or the unordered signals in a window, without what is bet on it."""
+    p, known = (plan.ordered, plan.unordered)[family].law.p, _slots(plan)
+    if known is None:
+        return p
+    own = seasons.law_at(known.p[family], known.rung, _moment(plan, known, start_ms))
+    return np.concatenate([own, p[len(own) :]])
 
 
 def is_unseen(plan: InputsPlan, start_ms: int) -> bool:
     """Whether the reference knows nothing of the hour of a window: it is not bet on (`statistics.md` 2.11)."""
     known = plan.tables.season
     return known is not None and seasons.is_unseen(known.seen_ms, start_ms, plan.settings.windows.size, known.zone)
+
+
+def has_slots(plan: InputsPlan) -> bool:
+    """Whether what is normal depends on the hour."""
+    return _slots(plan) is not None
 
 
 def slot(plan: InputsPlan, start_ms: int) -> str:
@@ -55,6 +69,10 @@ def _slots(plan: InputsPlan) -> Season | None:
     known = plan.tables.season
     fits = known is not None and known.rung != "global" and plan.settings.windows.size <= seasons.HOUR_MS
     return known if fits else None
+
+
+def _moment(plan: InputsPlan, known: Season, start_ms: int) -> Moment:
+    return seasons.moment(start_ms + plan.settings.windows.size // 2, known.zone)
 
 
 @lru_cache(maxsize=256)

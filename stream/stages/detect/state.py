@@ -16,6 +16,7 @@ from stream.detectors.page_hinkley import State as PageHinkleyState
 from stream.detectors.river import State as RiverState
 from stream.detectors.silence import State as SilenceState
 from stream.profiles.learning import State as LearningState
+from stream.profiles.maturing import State as MaturingState
 from stream.profiles.outcome_learning import State as OutcomeLearning
 from stream.profiles.overdispersion import Sums
 from stream.profiles.trail import Trail
@@ -26,7 +27,7 @@ from stream.stages.detect.plan import Group, Serving
 from stream.stages.detect.recent import Answers, Spell
 from stream.wire.internal import Outcomes, Partial, Sample, Volume
 
-STATE_VERSION = 6
+STATE_VERSION = 7
 
 
 class Open(Struct, frozen=True):
@@ -175,6 +176,8 @@ class Version(Struct, frozen=True):
     """Its segments."""
     watch: Watch | None = None
     learning: LearningState | None = None
+    maturing: MaturingState | None = None
+    """Of the learned reference in force, or about to be."""
     since_ms: int = 0
     """End of the window that last changed the phase of learning."""
     trail: Trail = field(default_factory=Trail)

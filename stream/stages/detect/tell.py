@@ -82,6 +82,8 @@ class Teller(Struct, frozen=True, eq=False):
     severity: Callable[[Group, policy.Impact | None], outbound.Severity]
     impact: Callable[[Group], policy.Impact | None]
     situation: Callable[[Group], evidence.Situation]
+    immature: frozenset[Group] = frozenset()
+    """Groups for whose sake the reference may not mature, to be told once."""
 
 
 def alerts(
@@ -90,8 +92,12 @@ def alerts(
     watch: Watch,
     *,
     new_reference: bool = False,
+    immature: frozenset[Group] = frozenset(),
 ) -> tuple[dict[tuple[str, str], lifecycle.Row], list[Outgoing]]:
-    """The rows of all groups after this window, and the alert records it publishes."""
+    """The rows of all groups after this window, and the alert records it publishes.
+
+    `immature`: groups for whose sake the reference may not mature, to be told once.
+    """
     importance = window.settings.importance.get(window.model_id, {})
     teller = Teller(
         plan=window.plan,
@@ -101,6 +107,7 @@ def alerts(
         severity=lambda group, meant: _severity(window, group[1], meant),
         impact=lambda group: impact.of(window.plan, watch, group, importance),
         situation=lambda group: _situation(window, version, watch, group),
+        immature=immature,
     )
     return told(window, version, teller, new_reference=new_reference)
 
@@ -198,7 +205,7 @@ def held_back(window: Telling, past: Past) -> int:
 def _nothing(row: lifecycle.Row, condition: lifecycle.Condition) -> bool:
     """Whether the life cycle has nothing to look at: most groups in most windows."""
     quiet = row.state in (lifecycle.State.INACTIVE, lifecycle.State.RESOLVED)
-    return quiet and not (condition.alarm or condition.detections or row.detections)
+    return quiet and not (condition.alarm or condition.detections or condition.may_not_mature or row.detections)
 
 
 def _condition(  # noqa: PLR0913 - private, all an alert is made of
@@ -230,6 +237,7 @@ def _condition(  # noqa: PLR0913 - private, all an alert is made of
         content=content,
         since_ms=one.points[one.moved[0]].earliest_ms if one is not None and one.moved else None,
         detections=teller.detections.get(group, ()),
+        may_not_mature=group in teller.immature,
     )
 
 

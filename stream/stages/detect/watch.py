@@ -263,13 +263,18 @@ def _groups(scene: Scene, watch: Watch) -> tuple[Watch, frozenset[Group], frozen
     return watch, frozenset(alarms), frozenset(returns)
 
 
-def _alarming(plan: Plan, ln_m: Floats) -> set[Group]:
-    """Groups whose evidence reaches their threshold; `ln_m` [G, S]."""
+def warned(plan: Plan, watch: Watch, power: float) -> set[Group]:
+    """Groups whose evidence reaches their threshold to some power, and those with an episode."""
+    return _alarming(plan, _ln_evidence(plan, watch.quiet), power) | watch.episodes.keys()
+
+
+def _alarming(plan: Plan, ln_m: Floats, power: float = 1.0) -> set[Group]:
+    """Groups whose evidence reaches their threshold to some power; `ln_m` [G, S]."""
     found: set[Group] = set()
     for kind, members in plan.members.items():
         if len(members):
             ln_g = ln_sum(ln_m[:, members] + budget.ln_weights(len(members)))
-            found |= {(segment, kind) for segment in np.flatnonzero(ln_g >= plan.ln_group[kind]).tolist()}
+            found |= {(segment, kind) for segment in np.flatnonzero(ln_g >= power * plan.ln_group[kind]).tolist()}
     return found
 
 
