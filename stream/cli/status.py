@@ -19,7 +19,7 @@ from stream.cli.options import Color, Colors, ConfigFile, Properties, Severity, 
 from stream.cli.standing import Name, Place, Told
 from stream.config import Loaded, worker_settings
 from stream.profiles.reference import References, Tables
-from stream.stages.detect import power
+from stream.stages.detect import power, silence
 from stream.stages.detect.labels import plan as labels
 from stream.stages.detect.labels.plan import OutcomesPlan
 from stream.stages.detect.plan import Plan, plan
@@ -111,16 +111,21 @@ def spent(
         if not models or name[0] in models:
             own, reference = plan(of_detect, tables, None), tables.reference
             traffic = seen.get(name, {})
-            share, volume = power.of_volume(own, traffic)
-            plans: list[Plan] = [own, *_outcomes(found, of_detect, name, now_ms)]
+            outcomes = list(_outcomes(found, of_detect, name, now_ms))
+            volumes = [power.of_volume(own, traffic)]
+            volumes += [power.of_volume(one, traffic, silence.FEEDBACK) for one in outcomes]
+            plans: list[Plan] = [own, *outcomes]
             versions.append(
                 Spent(
                     *name,
                     reference.reference_id,
                     reference.origin if reference.complete else f"{reference.origin}, incomplete",
                     own.serving_known,
-                    [*(group for part in plans for group in power.shares(part)), share],
-                    [*(one for part in plans for one in power.powers(part, traffic, WITHIN_MS)), volume],
+                    [*(group for part in plans for group in power.shares(part)), *(share for share, _ in volumes)],
+                    [
+                        *(one for part in plans for one in power.powers(part, traffic, WITHIN_MS)),
+                        *(one for _, one in volumes),
+                    ],
                 )
             )
     return versions

@@ -194,6 +194,7 @@ def test_outcomes_have_their_shares_and_thresholds_too() -> None:
     assert error.unit == "share"
     assert error.smallest is not None
     assert 0.01 < error.smallest < 0.3
+    assert {"volume:predictions", "volume:feedback"} <= {power.signal for power in one.signals}
     names = {power.detector for power in one.signals if power.signal == "outcome:error"}
     assert names == {"mean", "adwin", "page_hinkley"}
     (alone,) = spent(config.load(None, {"DRIFT_TOPICS__FEEDBACK": "[]"}), both, {}, START_MS + 60_000)

@@ -115,13 +115,13 @@ def powers(plan: Plan, traffic: Traffic, within_ms: int) -> list[Power]:
     return found
 
 
-def of_volume(plan: Plan, traffic: Traffic) -> tuple[Share, Power]:
-    """Of the number of predictions: how soon its end is told depends on what is expected, two windows at least."""
-    seen = traffic.get((silence.ALL, silence.SIGNAL))
+def of_volume(plan: Plan, traffic: Traffic, signal: str = silence.SIGNAL) -> tuple[Share, Power]:
+    """Of the number of predictions, or labels: how soon its end is told depends on what is expected."""
+    seen = traffic.get((silence.ALL, signal))
     spent, ln_a = silence.share(plan.settings, plan.segments), silence.ln_threshold(plan.settings, plan.segments)
     one = Power(
         segment=silence.ALL,
-        signal=silence.SIGNAL,
+        signal=signal,
         measure=silence.MEASURE,
         kind=silence.KIND,
         detector=silence.DETECTOR,

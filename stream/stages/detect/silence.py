@@ -116,7 +116,7 @@ def ratio(settings: Settings, tables: Tables, version: Version) -> float:
     if one is None:
         return 0.0
     limit = ln_threshold(settings, tables.segments)
-    now = max(0.0, float(detector.ln_evidence(one.quiet)[0])) / limit
+    now = max(0.0, float(detector.ln_evidence(one.quiet)[0])) / limit if limit > 0 else 1.0
     return now if one.back is None else max(1.0, now)
 
 
