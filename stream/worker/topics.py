@@ -4,6 +4,7 @@ An expectation that exactly-once or a restore depends on is a fault (exit 3); th
 topic, key, value found, value expected, and how to mend it.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -144,7 +145,17 @@ def create(
         wanted += [NewTopic(name, num_partitions=inputs, replication_factor=replication) for name in names]
     client = admin(settings)  # held: its answers die with it
     asked = client.create_topics(wanted, request_timeout=ASK_SECONDS, validate_only=dry_run)
-    return {name: _made(answer) for name, answer in asked.items()}
+    made = {name: _made(answer) for name, answer in asked.items()}
+    if not dry_run:
+        _wait_for(client, {name for name, answer in made.items() if answer == "created"})
+    return made
+
+
+def _wait_for(client: AdminClient, names: set[str]) -> None:
+    """Until the broker that is asked has heard of what another one made: whoever checks next must not miss a topic."""
+    deadline = time.monotonic() + ASK_SECONDS
+    while not names <= client.list_topics(timeout=ASK_SECONDS).topics.keys() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _made(answer: Any) -> str:

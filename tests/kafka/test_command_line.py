@@ -68,7 +68,7 @@ def test_a_published_reference_is_listed(config: Path) -> None:
     assert published.exit_code == 0
     reference_id = published.stdout.split()[0]
     listed = drift(config, "reference", "show").stdout.splitlines()[1].split()
-    assert listed == [reference_id, "credit", "3", "built", "525", "2026-11-21T00:00:00.000Z"]
+    assert listed == [reference_id, "credit", "3", "inputs", "built", "525", "2026-11-21T00:00:00.000Z"]
 
 
 def test_the_demo_traffic_raises_an_alert_that_tail_shows(config: Path) -> None:
