@@ -303,6 +303,9 @@ def test_a_lasting_loss_asks_for_a_new_model_once_with_the_data_since_the_change
     assert details["n_labels"] >= 1_000
     assert window_of(request["updated_at"]) >= window_of(firing["updated_at"]) + 10
     assert request["status"] == "notice"
+    (span,) = request["evidence_offsets"]
+    assert (span["topic"], span["first_offset"]) == ("feedback", CHANGE * 300)
+    assert span["last_offset"] == (window_of(request["updated_at"]) + 1) * 300 - 1
 
 
 def test_no_request_without_labels_enough(known: Reference) -> None:

@@ -6,7 +6,7 @@ outcomes are added up, and its readings say how the model does all the same.
 """
 
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from msgspec.structs import replace
@@ -33,7 +33,7 @@ from stream.wire.times import parse_time
 
 Told: TypeAlias = tuple[OutcomeVersion, list[Outgoing]]
 
-CALIBRATION_WINDOWS = 100
+CALIBRATION_WINDOWS: Final = 100
 """As of inputs: windows with pairs from which a reference that does not know serving learns its overdispersion."""
 
 

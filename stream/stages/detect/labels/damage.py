@@ -8,14 +8,12 @@ import numpy as np
 from stream.detectors import Floats, Ints, locate
 from stream.profiles.outcome_tables import ERROR, RESIDUAL, range_measure
 from stream.stages.detect import watch as watching
-from stream.stages.detect.labels.plan import OutcomesPlan
+from stream.stages.detect.labels.plan import FIRST_RANGE, OutcomesPlan
 from stream.stages.detect.plan import Group
 from stream.stages.detect.series import Means
 from stream.stages.detect.state import Watch
 from stream.wire.outbound import Damage, significant
 
-FIRST_RANGE: Final = 5
-"""Column of the moments of a window in which the pairs of the first range of scores stand, then its wrong ones."""
 SHARE_MIN: Final = 0.05
 """What carries less of the loss is not listed."""
 

@@ -35,6 +35,8 @@ FAMILIES: Final[dict[Form, int]] = {"distribution": ORDERED, "rate": RATE, "mean
 PREDICTIONS, ENDED, LABELLED, ERROR_SUM, ERROR_SQUARES = range(5)
 """First columns of the moments of a window: predictions of the same window, those whose horizon ended, those of them
 with a label; of a regression sums of the size of errors and of its square, in units of `OutcomesPlan.error_unit`."""
+FIRST_RANGE: Final = 5
+"""Then pairs of each range of scores and the wrong ones among them, then pairs by actual class."""
 _SUMS_MAX: Final = 2.0**62
 
 
@@ -240,7 +242,7 @@ def _tested(plan: OutcomesPlan, own: Measured) -> Scores:
 
 
 def _moments(plan: OutcomesPlan, outcomes: Outcomes, own: Measured, predictions: int) -> Ints:
-    """[G, k] sums of a window that readers want since a change point: see `Moments`."""
+    """[G, k] sums of a window that readers want since a change point, in the columns named above."""
     aligned = outcome_tables.aligned(outcomes, plan.segments)
     sums = np.zeros((len(plan.segments), 2), np.int64)
     for row, limbs in enumerate(aligned.sums if aligned.errors.any() else ()):

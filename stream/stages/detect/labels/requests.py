@@ -8,6 +8,7 @@ from stream.alerts import evidence, lifecycle, policy, retrain
 from stream.alerts.lifecycle import Emission
 from stream.alerts.retrain import Cause
 from stream.detectors import locate
+from stream.profiles import trail
 from stream.stages.detect.labels.plan import PREDICTIONS, OutcomesPlan
 from stream.stages.detect.labels.shown import Closed
 from stream.stages.detect.labels.tell import improved
@@ -20,6 +21,7 @@ from stream.wire import outbound
 from stream.wire.control import Retrained
 from stream.wire.outbound import RetrainDetails
 from stream.wire.record import Outgoing
+from stream.wire.times import parse_time
 
 
 def update(  # noqa: PLR0913 - a window, and all that it is asked by
@@ -50,7 +52,7 @@ def update(  # noqa: PLR0913 - a window, and all that it is asked by
         return state, []
     subject = evidence.Subject(window.model_id, window.model_version, window.segments[0], "retrain")
     alert_id = outbound.alert_id(subject.fingerprint, window.end_ms)
-    return replace(state, alert_id=alert_id), [_notice(window, plan, subject, details)]
+    return replace(state, alert_id=alert_id), [_notice(window, version, plan, subject, details)]
 
 
 def _of_outcomes(window: Closed, version: OutcomeVersion, plan: OutcomesPlan, watch: Watch) -> list[Cause]:
@@ -102,8 +104,11 @@ def _labels(plan: OutcomesPlan, watch: Watch, since_ms: int) -> int:
     return 0 if column is None else int(since(plan, watch, 0, column, since_ms)[0])
 
 
-def _notice(window: Closed, plan: OutcomesPlan, subject: evidence.Subject, details: RetrainDetails) -> Outgoing:
-    settings = window.settings
+def _notice(
+    window: Closed, version: OutcomeVersion, plan: OutcomesPlan, subject: evidence.Subject, details: RetrainDetails
+) -> Outgoing:
+    """The request; its offsets are those of the labels since the change."""
+    settings, since_ms = window.settings, parse_time(details.data_from) or 0
     event = evidence.build(
         settings.sender,
         settings.alerts,
@@ -121,6 +126,7 @@ def _notice(window: Closed, plan: OutcomesPlan, subject: evidence.Subject, detai
             ),
             reference_id=plan.known.reference.reference_id,
             reference_origin=plan.known.reference.origin,
+            offsets=evidence.offsets(trail.since(version.trail, since_ms), {}),
         ),
     )
     return outbound.alert_record(event)

@@ -17,8 +17,7 @@ from stream.signals.outcomes import DELAY_EDGES_MS
 from stream.stages.detect import watch as watching
 from stream.stages.detect.detections import Asked
 from stream.stages.detect.labels import damage
-from stream.stages.detect.labels.damage import FIRST_RANGE
-from stream.stages.detect.labels.plan import ENDED, ERROR_SQUARES, ERROR_SUM, LABELLED, OutcomesPlan
+from stream.stages.detect.labels.plan import ENDED, ERROR_SQUARES, ERROR_SUM, FIRST_RANGE, LABELLED, OutcomesPlan
 from stream.stages.detect.labels.shown import Closed
 from stream.stages.detect.plan import DETECTORS, ORDERED, Group
 from stream.stages.detect.series import Means
