@@ -200,6 +200,11 @@ def add(counts: Counts, tables: Tables, start_ms: int, window: Dense) -> Counts:
     )
 
 
+def left_out(counts: Counts, end_ms: int) -> Counts:
+    """A window that ended at `end_ms` is not learned from, whatever it held."""
+    return replace(counts, numbers=volume.left_out(counts.numbers, end_ms))
+
+
 def plus(one: Dense, other: Dense, sign: int = 1) -> Dense:
     """The sum of two profiles of one reference; `sign` -1 takes the other away."""
     return Dense(**{name: getattr(one, name) + sign * getattr(other, name) for name in one.__struct_fields__})

@@ -78,6 +78,11 @@ def add(state: State, tables: Tables, start_ms: int, window: Dense) -> State:
     return replace(state, counts=learning.add(state.counts, tables, start_ms, window))
 
 
+def left_out(state: State, end_ms: int) -> State:
+    """A window that ended at `end_ms` is not learned from, whatever it held."""
+    return replace(state, counts=learning.left_out(state.counts, end_ms))
+
+
 def is_due(state: State, settings: Settings, now_ms: int) -> bool:
     """Whether the next age has come."""
     return _age_ms(state, now_ms) >= settings.mature[state.age]

@@ -69,6 +69,11 @@ def add(sums: Sums, start_ms: int, size_ms: int, rows: int, timezone: str) -> Su
     )
 
 
+def left_out(sums: Sums, end_ms: int) -> Sums:
+    """A window that ended at `end_ms` is not looked at, whatever it held: it was not empty either."""
+    return replace(sums, end_ms=end_ms)
+
+
 def windows(sums: Sums) -> int:
     """How many are remembered."""
     return sum(count for count, _, _ in sums.hours.values())

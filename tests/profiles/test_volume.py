@@ -41,6 +41,12 @@ def test_a_pause_of_weeks_is_no_silence() -> None:
     assert volume.windows(sums) == 11
 
 
+def test_windows_that_are_not_looked_at_were_not_empty_either() -> None:
+    sums = volume.left_out(summed(10, lambda _: 5), MONDAY_MS + 60 * MINUTE_MS)
+    sums = volume.add(sums, MONDAY_MS + 61 * MINUTE_MS, MINUTE_MS, 5, "UTC")
+    assert (volume.windows(sums), sum(rows for _, rows, _ in sums.hours.values())) == (12, 55)
+
+
 def test_even_traffic_has_its_mean_and_the_dispersion_of_its_law() -> None:
     rng = np.random.default_rng(1)
     poisson = rng.poisson(40.0, 2 * 1_440)

@@ -110,6 +110,9 @@ def close(closing: Closing, version: Version) -> Told:
     if not mixed and closing.learns(version):
         version, learned = _counted(closing, version, tables, profile)
         records = records + learned
+    elif version.learning is not None and version.learning.counts is not None:
+        counts = learning.left_out(version.learning.counts, closing.end_ms)
+        version = replace(version, learning=replace(version.learning, counts=counts))
     version, told = _judged(closing, version, tables, profile, partial, mixed=mixed)
     version, counted = _heard(closing, version, tables, profile, mixed=mixed)
     return version, records + told + counted

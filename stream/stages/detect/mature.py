@@ -52,7 +52,9 @@ def step(  # noqa: PLR0913 - a window, by what it was judged, and from when on a
     if state is None or not _goes_on(state, plan.tables):
         return Grown(None)
     tables = references.by_id(state.provisional.reference_id) or reference.compile_tables(state.provisional)
-    if profile.rows[0] and not (watch.episodes or _are_open(version.alerts.values())):
+    if watch.episodes or _are_open(version.alerts.values()):
+        state = maturing.left_out(state, now_ms)
+    elif profile.rows[0]:
         state = maturing.add(state, tables, start_ms, profile)
     if maturing.is_over(state, learn, now_ms):
         return Grown(None)

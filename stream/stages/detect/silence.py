@@ -263,7 +263,7 @@ def _learned(place: Place, silence: Silence, n: int, *, left_out: bool) -> Silen
         return silence
     if silence.back is not None or left_out:
         # These windows were not empty: they are not looked at.
-        return replace(silence, sums=replace(silence.sums, end_ms=place.end_ms))
+        return replace(silence, sums=volume.left_out(silence.sums, place.end_ms))
     size_ms, timezone = place.settings.windows.size, place.settings.seasonality.timezone
     sums = volume.add(silence.sums, place.start_ms, size_ms, n, timezone)
     known = silence.known
