@@ -33,14 +33,17 @@ comparison run in turns, on the same broker and topic.
 
 Records of about 860 bytes with 16 numeric and 4 categorical features and one segment key of 8 values, a thousand of
 them per second of event time, compressed with lz4, in 4 partitions; {events:,} events, median of {rounds} rounds. The
-worker runs with its defaults, exactly once: from commit to commit in the middle of the run, windows judged and readings
-written on the way. *River, by hand* is a loop with ADWIN and Page-Hinkley of River for every numeric feature
-and a histogram of every feature, for the model as a whole; *bare* is `consume` and `orjson.loads` and nothing else.
+worker runs exactly once, from commit to commit in the middle of the run, windows judged and readings written on the
+way: without a topic of feedback, and *with labels*, which is the default: every prediction is then held to be joined,
+and one in {label_every} gets its label {label_seconds} seconds later. *River, by hand* is a loop with ADWIN and
+Page-Hinkley of River for every numeric feature and a histogram of every feature, for the model as a whole; *bare* is
+`consume` and `orjson.loads` and nothing else.
 
 | loop | events/s | processor time per event |
 |---|---:|---:|
 | bare | {ceiling:,.0f} | {ceiling_us:.1f} us |
 | driftstream | {worker:,.0f} | {worker_us:.1f} us |
+| driftstream, with labels | {labelled:,.0f} | {labelled_us:.1f} us |
 | River, by hand | {river:,.0f} | {river_us:.1f} us |
 
 | driftstream against | by the clock | by processor time | goal |
@@ -92,6 +95,8 @@ def page(events: int, compared: Compared, costs: Costs, labels: join.Costs, rate
         kafka=VERSION,
         events=events,
         rounds=len(compared.loops["worker"]),
+        label_every=through.LABEL_EVERY,
+        label_seconds=through.LABEL_DELAY_MS // 1_000,
         **{name: compared.rate(name) for name in compared.loops},
         **{f"{name}_us": compared.cpu_us(name) for name in compared.loops},
         of_ceiling=compared.ratio("worker", "ceiling"),

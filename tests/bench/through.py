@@ -1,21 +1,23 @@
 """The whole way on a real broker, in one process, beside two loops over the same topic: events per second.
 
 *ceiling*: `consume` and `orjson.loads`, nothing else. *river*: the same loop with ADWIN and Page-Hinkley of River for
-every numeric feature and histograms in dicts: what one would write oneself. *worker*: `drift run` with its settings at
-their defaults, from commit to commit: windows are judged and readings written on the way.
+every numeric feature and histograms in dicts: what one would write oneself. *labelled*: `drift run` with its settings
+at their defaults, from commit to commit: windows are judged and readings written on the way; every tenth prediction
+gets its label three seconds later in a topic of feedback. *worker*: the same without any topic of feedback.
 
 Records have about 860 bytes, 16 numeric and 4 categorical features, one segment key with 8 values; a thousand of them
 make a second of event time. Each loop runs in a process of its own, in turns. Run as a script it is one loop:
-`through.py LOOP BOOTSTRAP NAME EVENTS`, which prints what it measured as JSON.
+`through.py LOOP BOOTSTRAP NAME EVENTS`, which prints how far it is, and at last what it measured as JSON.
 """
 
 import os
 import subprocess
 import sys
+import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal, TypeAlias
@@ -44,7 +46,7 @@ from stream.worker.settings import Settings
 from stream.worker.status import Status
 from stream.worker.task import Phase
 
-LoopName: TypeAlias = Literal["ceiling", "river", "worker"]
+LoopName: TypeAlias = Literal["ceiling", "river", "worker", "labelled"]
 
 PARTITIONS: Final = 4
 TRAINING_ROWS: Final = 20_000
@@ -52,6 +54,12 @@ TRAINED_BEFORE_MS: Final = 7 * 86_400_000
 POLL_RECORDS: Final = 10_000
 STEP_MS: Final = 1
 DEADLINE_SECONDS: Final = 300.0
+LABEL_EVERY: Final = 10
+"""Predictions, of which one gets a label."""
+WRONG_EVERY: Final = 5
+"""Labels, of which one is not what was predicted."""
+LABEL_DELAY_MS: Final = 3_000
+OPPOSITE: Final = {"approve": "deny", "deny": "approve"}
 BINS: Final = 64
 WARM_SHARE: Final = 0.15
 """Of the events, at the start and at the end, that are not timed."""
@@ -82,7 +90,7 @@ class Timed(Struct, frozen=True):
 
 
 class Compared(Struct, frozen=True):
-    """Rounds of the three loops."""
+    """Rounds of the loops."""
 
     loops: dict[LoopName, list[Timed]]
 
@@ -112,8 +120,8 @@ def reference(window_ms: int = 60_000) -> Reference:
     return building.build(rows, plan, serving=True, effective_from_ms=START_MS - TRAINED_BEFORE_MS)
 
 
-def configuration(bootstrap: str, name: str) -> Loaded:
-    """Defaults, but for names."""
+def configuration(bootstrap: str, name: str, *, labelled: bool = False) -> Loaded:
+    """Defaults, but for names; and without feedback, unless it is asked for."""
     return load(
         None,
         {
@@ -121,7 +129,7 @@ def configuration(bootstrap: str, name: str) -> Loaded:
             "DRIFT_SERVICE__ID": name,
             "DRIFT_TOPICS__PREFIX": f"{name}.",
             "DRIFT_TOPICS__ALERTS": f"{name}.alerts",
-            "DRIFT_TOPICS__FEEDBACK": "[]",
+            "DRIFT_TOPICS__FEEDBACK": f'["{name}.feedback"]' if labelled else "[]",
         },
     )
 
@@ -140,31 +148,57 @@ def fill(cluster: Cluster, events: int) -> None:
         producer.flush(60)
 
 
+def labels(events: int) -> Iterator[tuple[int, bytes]]:
+    """Labels with the row of the stream that they come behind."""
+    for first in range(0, events, 20_000):
+        predicted = world().columns(min(20_000, events - first), first)
+        for place in range(0, len(predicted.label), LABEL_EVERY):
+            row, label = first + place, predicted.label[place]
+            wrong = row // LABEL_EVERY % WRONG_EVERY == 0
+            record = {
+                "prediction_id": predicted.prediction_ids[place],
+                "model_id": world().model_id,
+                "timestamp": int(predicted.time_ms[place]) + LABEL_DELAY_MS,
+                "actual": {"label": OPPOSITE[label] if wrong else label},
+            }
+            yield row + LABEL_DELAY_MS // STEP_MS, orjson.dumps(record)
+
+
 def compare(cluster: Cluster, events: int, rounds: int = 3) -> Compared:
     """All loops in turns, `rounds` times. The river loop reads a third of the events."""
     fill(cluster, events)
-    normal = reference()
-    loops: dict[LoopName, list[Timed]] = {"ceiling": [], "river": [], "worker": []}
+    normal, late = reference(), list(labels(events))
+    loops: dict[LoopName, list[Timed]] = {"ceiling": [], "river": [], "worker": [], "labelled": []}
     for number in range(rounds):
-        name = f"bench-{number}"
-        settings = worker_settings(configuration(cluster.bootstrap, name).config)
-        topics.create(settings, replication=1)
-        send(settings, normal)
+        name, other = f"bench-{number}", f"bench-labelled-{number}"
+        cluster.create_topics({f"{other}.feedback": PARTITIONS})
+        for loaded in (configuration(cluster.bootstrap, name), configuration(cluster.bootstrap, other, labelled=True)):
+            settings = worker_settings(loaded.config)
+            topics.create(settings, replication=1)
+            send(settings, normal)
         loops["ceiling"].append(_apart("ceiling", cluster.bootstrap, name, events))
         loops["worker"].append(_apart("worker", cluster.bootstrap, name, events))
+        loops["labelled"].append(_apart("labelled", cluster.bootstrap, other, events, late))
         loops["river"].append(_apart("river", cluster.bootstrap, name, events // 3))
     return Compared(loops)
 
 
-def _apart(loop: LoopName, bootstrap: str, name: str, events: int) -> Timed:
-    done = subprocess.run(
-        [sys.executable, __file__, loop, bootstrap, name, str(events)],
-        stdout=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=DEADLINE_SECONDS,
-        check=True,
-    )
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Timed)
+def _apart(loop: LoopName, bootstrap: str, name: str, events: int, late: Sequence[tuple[int, bytes]] = ()) -> Timed:
+    """One loop in a process of its own; from this one come the labels, as far as it says that it is."""
+    command = [sys.executable, __file__, loop, bootstrap, name, str(events)]
+    producer, sent, line = Producer({"bootstrap.servers": bootstrap, "compression.type": "lz4"}), 0, b""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        patience = threading.Timer(DEADLINE_SECONDS, process.kill)
+        patience.start()
+        for line in process.stdout or ():
+            while line.strip().isdigit() and sent < len(late) and late[sent][0] <= int(line):
+                producer.produce(f"{name}.feedback", late[sent][1], partition=sent % PARTITIONS)
+                sent += 1
+            producer.poll(0)
+        patience.cancel()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return msgspec.json.decode(line, type=Timed)
 
 
 class _Clock:
@@ -222,13 +256,16 @@ def by_hand(edges: dict[str, list[float]]) -> Callable[[Any], None]:
 
 
 def working(loaded: Loaded, events: int) -> Timed:
-    """The worker as `drift run` makes it, turned until the last record is committed."""
+    """The worker as `drift run` makes it, turned until the last prediction is committed."""
     settings, status = worker_settings(loaded.config), Status()
     loop = Loop(KafkaEnds(settings, "0", status), bound(loaded), settings, status=status)
     settle_memory()
     loop.open()
-    clock = _Clock(events)
-    while (done := _committed(loop)) < events:
+    clock, told = _Clock(events), 0
+    while (done := _committed(loop, settings.topics.predictions)) < events:
+        if done > told:
+            print(done, flush=True)
+            told = done
         if all(task.phase is Phase.RUNNING for task in loop.tasks.values()):
             clock.saw(done)
         loop.turn()
@@ -241,8 +278,8 @@ def working(loaded: Loaded, events: int) -> Timed:
     return timed
 
 
-def _committed(loop: Loop) -> int:
-    return sum(max(0, task.committed.next_offset) for task in loop.tasks.values() if task.stage == "ingest")
+def _committed(loop: Loop, predictions: Sequence[str]) -> int:
+    return sum(max(0, task.committed.next_offset) for task in loop.tasks.values() if task.partition[0] in predictions)
 
 
 def _edges() -> dict[str, list[float]]:
@@ -256,8 +293,8 @@ def _edges() -> dict[str, list[float]]:
 def main(arguments: Sequence[str]) -> None:
     """One loop."""
     loop, bootstrap, name, events = arguments[0], arguments[1], arguments[2], int(arguments[3])
-    loaded = configuration(bootstrap, name)
-    if loop == "worker":
+    loaded = configuration(bootstrap, name, labelled=loop == "labelled")
+    if loop in {"worker", "labelled"}:
         timed = working(loaded, events)
     else:
         use = by_hand(_edges()) if loop == "river" else lambda _event: None
