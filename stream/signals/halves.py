@@ -49,6 +49,7 @@ _COLUMNS: Final = (
     "segment",
 )
 _HASH_LETTERS: Final = 17
+_CODES_MAX: Final = 1 << 14
 
 Name = TypeVar("Name")
 
@@ -310,8 +311,17 @@ def _segments(layout: Layout | None, events: Events) -> tuple[list[list[str]], I
     if layout is None or not layout.segment_tables:
         return [[]], np.zeros(n, dtype=np.int64)
     by_key = extract.segments(layout, events.tags)
-    codes = by_key[0]
+    sets = _ranks(by_key[0])
     for own in by_key[1:]:
-        codes = np.unique(codes, return_inverse=True)[1] * len(layout.segments) + own
-    _, first, sets = np.unique(codes, return_index=True, return_inverse=True)
-    return [[layout.segments[one] for one in column] for column in by_key[:, first].T.tolist()], sets
+        sets = _ranks(sets * len(layout.segments) + own)
+    example = np.empty(int(sets.max(initial=-1)) + 1, dtype=np.int64)
+    example[sets] = np.arange(n)
+    return [[layout.segments[one] for one in column] for column in by_key[:, example].T.tolist()], sets
+
+
+def _ranks(codes: Ints) -> Ints:
+    """[n] the rank of each code among those that occur; they are few and small, as a rule, and need no sorting."""
+    if codes.max(initial=0) > _CODES_MAX:
+        return np.unique(codes, return_inverse=True)[1]
+    ranks: Ints = np.cumsum(np.bincount(codes) > 0) - 1
+    return ranks[codes]

@@ -424,7 +424,7 @@ class Loop:
         topic = batch.topic
         for outcome, records in counts.items():
             self.status.records[topic, outcome] += records
-        self.status.record_bytes[topic] += sum(len(value) for value in batch.values if value is not None)
+        self.status.record_bytes[topic] += sum(map(len, filter(None, batch.values)))
         task.breaker.add(len(batch), counts.get("malformed", 0))
         if task.breaker.trips(self.settings.dead_letter_ratio):
             self._hold(task, "dead_letters", held=True)

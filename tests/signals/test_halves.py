@@ -140,6 +140,15 @@ def test_segments_are_those_of_the_reference() -> None:
     ]
 
 
+def test_segments_of_many_keys_with_many_values_are_those_of_the_reference() -> None:
+    values = [f"{value:03d}" for value in range(150)]
+    layout = extract.compile_layout(a_reference({}, segments={"a": values, "b": values, "c": values}))
+    tags = [{"a": values[row % 150], "b": values[row // 2 % 150], "c": values[row % 7]} for row in range(600)]
+    one = block(*[{"label": "1"}] * 600, tags=tags, layout=layout)
+    assert [row[10] for row in said(one)] == [(f"a={tag['a']}", f"b={tag['b']}", f"c={tag['c']}") for tag in tags]
+    assert one.segments == sorted(one.segments)
+
+
 ANSWERS = st.fixed_dictionaries(
     {},
     optional={"label": st.sampled_from(["a", "b", "c", None]), "score": st.floats(0, 1), "value": st.floats(-9, 9)},
