@@ -31,6 +31,7 @@ stream/
 │   │   ├── scenario.py   a labelled stream, its configuration, and what to expect
 │   │   ├── streams.py    references and windows of all repetitions at once
 │   │   ├── product.py    detect's own watch over every window
+│   │   ├── lives.py      versions that learn their reference from the stream, and let it mature
 │   │   ├── recorded.py   files of predictions with the times of their changes
 │   │   ├── baselines.py  what others would have said
 │   │   ├── score.py      recall, delay and false alarms

@@ -85,6 +85,31 @@ def test_categories_and_rates_have_the_shares_they_are_given() -> None:
     assert rates.var() > 1.5 * 0.2 * 0.8 / 100
 
 
+def test_a_week_has_days_and_a_weekend_and_every_repetition_begins_on_another_day() -> None:
+    block = Block(8, 28, 400, window_ms=6 * 3_600_000)
+    means = Law("weekly", (0.5, 2.0)).draw(np.random.default_rng(1), block).mean((2, 3))
+
+    assert means[0, 1] - means[0, 3] == pytest.approx(1.0, abs=0.3)
+    assert [int(row[:4].mean() > 1) for row in means] == [0, 0, 0, 0, 0, 1, 1, 0]
+    assert means[0, 20:].mean() == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_version_without_a_reference_learns_one_and_then_finds_what_changes() -> None:
+    found = checked(
+        learned=True,
+        window=600,
+        window_size="15m",
+        repetitions=2,
+        windows_per_false_alarm=1_000,
+        reference="weekly(.3,.25)x20000",
+        stream="weekly(.3,.25)x86400, normal(2,1)x14400",
+        expect={"recall": 1.0, "delay": 6},
+    )
+
+    assert found["recall"] == (1.0, True)
+    assert found["median delay in windows"][1]
+
+
 def test_changes_are_where_the_law_changes_and_a_return_is_known_as_one() -> None:
     stream = "normal(0,1)x100, normal(1,1)x50, normal(1,1)x50, normal(0,1)x100"
     made = Scenario("t", stream=stream, reference=NORMAL)

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 from pydantic import ValidationError
 
-from stream.cli.evaluate import baselines, product, recorded, score, streams
+from stream.cli.evaluate import baselines, lives, product, recorded, score, streams
 from stream.cli.evaluate.notation import Floats
 from stream.cli.evaluate.product import Found, Outcome
 from stream.cli.evaluate.scenario import Expect, Label, Scenario, UnusableError, labels, merged
@@ -71,7 +71,10 @@ def measure(scenario: Scenario, base: dict[str, Any], seed: int) -> Result:
     settings = product.settings_of(scenario, config)
     own = product.planned(settings, streams.tables_of(scenario, config.windows.size, seed))
     known = labels(scenario)
-    outcome = product.run(scenario, own, seed)
+    if scenario.learned:
+        outcome = lives.run(scenario, lives.settings_of(scenario, config), seed)
+    else:
+        outcome = product.run(scenario, own, seed)
     figures = [
         _figures(product.SUBJECT, _starts(outcome.episodes, scenario.repetitions), scenario, known, outcome),
         *(_figures(name, found, scenario, known, outcome) for name, found in outcome.notices.items()),
@@ -80,6 +83,7 @@ def measure(scenario: Scenario, base: dict[str, Any], seed: int) -> Result:
     quiet = min([label.row // scenario.window for label in known] + [outcome.windows])
     early = sorted(one.window for one in outcome.episodes if one.window < quiet)
     notices = {name: sum(w < quiet for run in found for w in run) for name, found in outcome.notices.items()}
+    quiet = max(0, quiet - outcome.unjudged)
     result = Result(
         scenario,
         figures=figures,

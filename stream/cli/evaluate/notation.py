@@ -19,6 +19,7 @@ DAY_MS: Final = 86_400_000
 _PIECE: Final = re.compile(r"\s*([a-z_]+)\(([^()]*)\)\s*x\s*(\d+)\s*(?:,|$)")
 _SESSION: Final = 10
 """Rows of one session."""
+_WORK_DAYS, _WEEK_DAYS = 5, 7
 
 
 class Block(Struct, frozen=True):
@@ -151,6 +152,14 @@ def _daily(rng: Random, block: Block, height: float) -> Floats:
     return np.asarray(rng.normal(0.0, 1.0, block.shape) + (height * np.sin(2 * np.pi * day))[:, None])
 
 
+def _weekly(rng: Random, block: Block, height: float, weekend: float) -> Floats:
+    """As `daily`, and higher on Saturdays and Sundays; repetition r begins on the r-th day of a week."""
+    days = (block.first + np.arange(block.windows)) * block.window_ms / DAY_MS
+    at = days + np.arange(block.repetitions)[:, None] % _WEEK_DAYS
+    mean = height * np.sin(2 * np.pi * at) + weekend * (at % _WEEK_DAYS >= _WORK_DAYS)
+    return np.asarray(rng.normal(0.0, 1.0, block.shape) + mean[..., None])
+
+
 def _shares(rng: Random, block: Block, *shares: float) -> Floats:
     """Categories with these shares; they need not sum to 1."""
     if not shares or min(shares) < 0:
@@ -179,6 +188,7 @@ _LAWS: Final[dict[str, tuple[Kind, Callable[..., Floats]]]] = {
     "bimodal": ("numeric", _bimodal),
     "ramp": ("numeric", _ramp),
     "daily": ("numeric", _daily),
+    "weekly": ("numeric", _weekly),
     "gaussians": ("numeric", _gaussians),
     "bernoulli": ("boolean", _bernoulli),
     "rates": ("boolean", _rates),

@@ -46,12 +46,14 @@ class Outcome(Struct, frozen=True):
     """What the product said of a scenario."""
 
     windows: int
-    """Judged, per repetition."""
+    """Per repetition."""
     a: float
     """Threshold of the group: windows to one false alarm."""
     episodes: list[Found]
     notices: dict[str, list[list[int]]]
     """Windows with detections of ADWIN and of Page-Hinkley, per repetition."""
+    unjudged: int = 0
+    """Windows without a verdict per repetition: they cannot alarm, so the budget allows nothing for them."""
 
 
 def settings_of(scenario: Scenario, config: Config) -> Settings:

@@ -9,7 +9,8 @@
 
 `[[case]]` tables change single keys: each makes a row of the same table; `[[also]]` tables vary every case. Changes
 are where the law changes, unless `changes` lists the rows at which they are to be found. `rows` names a file of
-predictions instead of a stream; its first `reference_rows` are the reference, and `changes` are times.
+predictions instead of a stream; its first `reference_rows` are the reference, and `changes` are times. With `learned`
+nobody publishes a reference: the stream itself teaches one.
 """
 
 import tomllib
@@ -67,6 +68,8 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True):
     stream: str = ""
     reference: str = "normal(0,1)x20000"
     """What is counted for the reference; a third as many rows, at most 4,096, are drawn before to cut the bins."""
+    learned: bool = False
+    """Whether every repetition learns its reference from its stream and lets it mature; `reference` cuts the bins."""
     shared: bool = False
     """Whether all repetitions have one reference; else each has its own rows, so its own error."""
     window: int = 50

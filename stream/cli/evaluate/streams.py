@@ -19,6 +19,7 @@ from stream.profiles.reference import Tables, compile_tables
 from stream.profiles.summaries import MOMENTS, SAMPLE_ROWS, Dense
 from stream.signals import extract
 from stream.signals.extract import Columns, Layout
+from stream.wire.codec import named
 from stream.wire.internal import Reference
 
 Ints: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -72,6 +73,12 @@ def tables_of(scenario: Scenario, window_ms: int, seed: int) -> Tables:
     law = scenario.reference_law
     shape = (scenario.reference_rows_counted, scenario.window, window_ms, scenario.scale)
     return _tables(law, *shape, scenario.repetitions, seed, shared=scenario.shared)
+
+
+def cut_of(scenario: Scenario, window_ms: int, seed: int) -> Tables:
+    """The provisional reference that a stream is counted against while it is learned."""
+    shape = (scenario.reference_rows_counted, scenario.window, window_ms, scenario.scale)
+    return compile_tables(named(replace(_cut(scenario.reference_law, *shape, seed), reference_id="", origin="learned")))
 
 
 def law_counts(scenario: Scenario, tables: Tables, law: Law, rows: int, seed: int) -> Ints:
