@@ -14,7 +14,7 @@ import numpy as np
 
 from stream.profiles import outcomes
 from stream.signals.outcomes import Compared, Ended, Met, ModelSettings
-from stream.stages.join import Settings, rows
+from stream.stages.join import Settings, rows, store
 from stream.wire import codec
 from stream.wire.internal import (
     END_OF_TIME_MS,
@@ -198,7 +198,7 @@ def expected(settings: Settings, halves: Sequence[Half], until_ms: int) -> Book:
     counts = {
         "matched": len(met),
         "expired": sum(not labelled for _, labelled in ended),
-        "duplicate": sum(map(book.is_repeated, book.halves)),
+        "duplicate": sum(map(book.is_repeated, book.halves)) + len(book.all) - len(book.halves),
         "unknown": sum(map(book.is_unknown, book.halves)),
     }
     return Book(
@@ -212,7 +212,8 @@ class _Book:
         self.horizon_ms = settings.feedback.horizon
         self.model = settings.models.get(MODEL, ModelSettings())
         self.until_ms = until_ms
-        self.halves = sorted(halves, key=lambda half: half.rank)
+        self.all = sorted(halves, key=lambda half: half.rank)
+        self.halves = [half for half in self.all if not self.is_crowded(half)]
 
     def met(self) -> Iterator[tuple[Half, Half]]:
         for half in self.halves:
@@ -242,6 +243,11 @@ class _Book:
 
     def is_near(self, one: Half, other: Half) -> bool:
         return one.id == other.id and abs(one.time_ms - other.time_ms) <= self.horizon_ms
+
+    def is_crowded(self, half: Half) -> bool:
+        """Whether very many of its id and kind came before it."""
+        same = [other for other in self.all if other.is_label == half.is_label and self.is_near(other, half)]
+        return sum(other.rank < half.rank for other in same) >= store.CROWD
 
     def is_repeated(self, half: Half) -> bool:
         return any(

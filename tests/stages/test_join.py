@@ -58,7 +58,7 @@ class Run:
 halves = st.builds(
     Half,
     is_label=st.booleans(),
-    id=st.sampled_from("abc"),
+    id=st.sampled_from("aaabc"),
     time_ms=st.integers(0, LAST_MS),
     version=st.sampled_from(["1", "2"]),
     label=st.sampled_from(["0", "1", None]),
@@ -74,7 +74,7 @@ halves = st.builds(
 def worlds(draw: st.DrawFn) -> list[Half]:
     """Halves whose labels say nothing that only predictions say, some of them for every version, some sent twice."""
     found = []
-    for half in draw(st.lists(halves, max_size=25)):
+    for half in draw(st.lists(halves, max_size=30)):
         fields = {"score": nan, "score_of": ScoreOf.NOTHING, "segment": ()} if half.is_label else {}
         if half.is_label and draw(st.booleans()):
             fields["version"] = None
@@ -133,6 +133,7 @@ def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(progress, "ROWS_AT_ONCE", 2)
         monkeypatch.setattr(inbox, "FRESH_MAX", 3)
         monkeypatch.setattr(store, "MERGED", 2)
+        monkeypatch.setattr(store, "CROWD", 2)
         monkeypatch.setattr(store, "ROWS_MAX", 12)
 
 
@@ -177,6 +178,24 @@ def test_a_silent_replay_from_the_oldest_row_needed_ends_in_the_same_state(
         assert one[1] == two[1]
         assert seen(one[0]) == seen(two[0])
         first.state, second.state = one[0], two[0]
+
+
+def test_a_replay_knows_who_was_in_a_crowd_even_if_the_crowd_is_long_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "CROWD", 2)
+    labels = [feedback("a", 0), feedback("a", 1), feedback("b", 2), feedback("a", 3), feedback("c", 50)]
+    answers = [prediction("b", 20), prediction("a", 37), prediction("c", 50)]
+    log = Log([Source("predictions", 0, answers), Source("feedback", 0, labels)])
+    for _ in labels:
+        log.commit([0, 1])
+    for _ in answers:
+        log.commit([1, 0])
+    first, second = Run(SETTINGS), Run(SETTINGS)
+    first.step(log.records)
+
+    second.step([record for record in log.records if record.offset >= (join.oldest(first.state) or 0)])
+
+    assert seen(second.state) == seen(first.state)
+    assert join.oldest(first.state) == 0
 
 
 @hypothesis_settings(max_examples=60)

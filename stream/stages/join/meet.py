@@ -7,8 +7,10 @@ Rows stand in the order of (time', content, place in the input). Every decision 
 - The *first label* of a prediction is the first within the horizon, before or after it, that is of its version or of
   all versions.
 - A label is *known* if such a prediction lies within the horizon.
+- A row is in a *crowd* if very many of its key and kind lie within the horizon before it; then it takes no part in the
+  others' decisions.
 
-None depends on another, nor on what was decided before: whoever sees the rows comes to the same end.
+No other one depends on another, nor on what was decided before: whoever sees the rows comes to the same end.
 """
 
 import numpy as np
@@ -16,7 +18,7 @@ from msgspec import Struct
 
 from stream.stages.join import rows
 from stream.stages.join.rows import Rows
-from stream.wire.internal import Ints
+from stream.wire.internal import Bools, Ints
 
 
 class Line(Struct, frozen=True, eq=False):
@@ -66,6 +68,18 @@ def scene(horizon_ms: int, predictions: Rows, labels: Rows) -> Scene:
         prediction_moments=np.searchsorted(moments, predictions.times_ms),
         label_moments=np.searchsorted(moments, labels.times_ms),
     )
+
+
+def crowded(some: Rows, horizon_ms: int, most: int) -> Bools:
+    """[n] whether `most` rows or more of its key lie within the horizon before each."""
+    found, keys = np.zeros(len(some), dtype=np.bool_), np.sort(some.keys)
+    if not (keys[most:] == keys[:-most]).any():
+        return found
+    order = np.lexsort((some.offset, some.partition, some.topic, rows.content(some), some.times_ms, some.keys))
+    later, earlier = order[most:], order[:-most]
+    same = some.keys[later] == some.keys[earlier]
+    found[later] = same & (some.times_ms[later] - some.times_ms[earlier] <= horizon_ms)
+    return found
 
 
 def repeated_predictions(of: Scene) -> Ints:

@@ -17,9 +17,9 @@ from stream.wire.internal import Ints, SourceMark, Watermarks
 Partition: TypeAlias = tuple[str, int]
 
 _BUCKETS: Final = 128
-"""In one horizon: a replay reads at most a hundredth more than it needs."""
-_FAR: Final = 4 * _BUCKETS
-"""More buckets than lie in any horizon."""
+"""In one horizon at least: a replay reads at most a fiftieth more than it needs,"""
+_WIDEST_MS: Final = 3_600_000
+"""and at most two hours: the log of pairs is kept for longer than that."""
 
 
 class Bucket(Struct, frozen=True):
@@ -43,20 +43,22 @@ class Places(Struct, frozen=True):
 
     width_ms: int
     sources: dict[Partition, Since] = field(default_factory=dict)
-    highest: int = 0
-    """From where the largest watermark of all is found."""
+    highest: dict[str, int] = field(default_factory=dict)
+    """By topic, from where its largest watermark is found."""
     buckets: dict[int, Bucket] = field(default_factory=dict)
     """By number of the bucket."""
+    decided: int = -(2**62)
+    """Buckets before this number need nothing themselves."""
 
 
 def start(horizon_ms: int) -> Places:
     """Nothing read."""
-    return Places(width_ms=max(1, horizon_ms // _BUCKETS))
+    return Places(width_ms=max(1, min(horizon_ms // _BUCKETS, _WIDEST_MS)))
 
 
 def oldest(places: Places) -> int | None:
     """S: the offset from which a replay must read; None if it need not read anything."""
-    needed = [bucket.needed for bucket in places.buckets.values()]
+    needed = [bucket.needed for number, bucket in places.buckets.items() if number >= places.decided]
     return min([*needed, *_marks(places)], default=None)
 
 
@@ -71,14 +73,15 @@ def came(places: Places, times_ms: Ints, offsets: Ints) -> Places:
 
 
 def leans(places: Places, times_ms: Ints, witnesses_ms: Ints) -> Places:
-    """Rows of these times were decided with rows of those times, earlier ones that are held."""
-    numbers = times_ms // places.width_ms
-    behind = numbers - witnesses_ms // places.width_ms
+    """Rows of these times were decided by others, held ones between those earlier times and their own."""
+    numbers, which = np.unique(times_ms // places.width_ms, return_inverse=True)
+    earliest = numbers.copy()
+    np.minimum.at(earliest, which, witnesses_ms // places.width_ms)
     buckets = dict(places.buckets)
-    for pair in np.unique(numbers * _FAR + behind).tolist():
-        number, back = divmod(pair, _FAR)
-        known = buckets[number]
-        buckets[number] = Bucket(known.first, min(known.needed, buckets[number - back].first))
+    begin = min(buckets, default=0)
+    for number, first in zip(numbers.tolist(), earliest.tolist(), strict=True):
+        needed = min(buckets[other].first for other in range(max(first, begin), number + 1) if other in buckets)
+        buckets[number] = Bucket(buckets[number].first, min(buckets[number].needed, needed))
     return replace(places, buckets=buckets)
 
 
@@ -92,10 +95,11 @@ def refused(places: Places, at: Places, times_ms: Ints, offset: int) -> Places:
     return replace(places, buckets=buckets)
 
 
-def past(places: Places, before_ms: int) -> Places:
-    """All rows before a time are decided."""
-    last = before_ms // places.width_ms
-    return replace(places, buckets={number: bucket for number, bucket in places.buckets.items() if number >= last})
+def past(places: Places, before_ms: int, horizon_ms: int) -> Places:
+    """All rows before a time are decided, and none refers to what is a horizon older still."""
+    decided, gone = before_ms // places.width_ms, (before_ms - horizon_ms) // places.width_ms
+    buckets = {number: bucket for number, bucket in places.buckets.items() if number >= gone}
+    return replace(places, buckets=buckets, decided=max(decided, places.decided))
 
 
 def marked(places: Places, before: Marks, after: Marks, record: Watermarks, offset: int) -> Places:
@@ -108,8 +112,8 @@ def marked(places: Places, before: Marks, after: Marks, record: Watermarks, offs
         known = places.sources.get(place)
         followable = heights[mark.topic] if mark.idle else known.followable if known else None
         sources[place] = Since(since, followable)
-    highest = offset if after.highest_ms != before.highest_ms else places.highest
-    return replace(places, sources=sources, highest=highest)
+    tops = {mark.topic for mark in record.sources if mark.watermark_ms == after.highest_ms.get(mark.topic)}
+    return replace(places, sources=sources, highest=places.highest | dict.fromkeys(tops, offset))
 
 
 def _watermark_since(places: Places, before: Marks, after: Marks, mark: SourceMark, offset: int) -> int:
@@ -136,4 +140,4 @@ def _height_since(places: Places, marks: Marks, topic: str, offset: int) -> int:
 
 def _marks(places: Places) -> list[int]:
     found = [offset for since in places.sources.values() for offset in (since.watermark, since.followable)]
-    return [offset for offset in [*found, places.highest if found else None] if offset is not None]
+    return [offset for offset in [*found, *places.highest.values()] if offset is not None]

@@ -12,13 +12,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from stream.stages.join import compare, inbox, meet, places, rows, store, told
-from stream.stages.join.meet import Scene
-from stream.stages.join.rows import Rows
+from stream.stages.join.places import Places
+from stream.stages.join.rows import Rows, Words
 from stream.stages.join.settings import Settings
 from stream.stages.join.state import Held, State
 from stream.stages.join.store import Run
 from stream.stages.join.told import Told
-from stream.wire.internal import Bools
+from stream.wire.internal import Bools, Ints
 
 ROWS_AT_ONCE: Final = 1 << 18
 """Rows processed at once: a good hundred bytes each while they are looked at."""
@@ -87,22 +87,41 @@ def _passed(settings: Settings, state: State, until_ms: int) -> tuple[State, Tol
     return state, told.joined([*parts, part])
 
 
+class _Came(Struct, frozen=True, eq=False):
+    """Rows of one kind that share their keys with rows that have just come."""
+
+    rows: Rows
+    new: Bools
+    """[n] which have just come"""
+    part: Bools
+    """[n] which take part, being in no crowd"""
+
+    def held(self, early_ms: Ints, settled: Bools) -> Rows:
+        """The new ones as they are kept, with what was found of those that take part."""
+        found = np.zeros((2, len(self.new)), dtype=np.int64)
+        found[:, self.part] = early_ms, np.where(settled, rows.SETTLED, 0)
+        found[1, ~self.part] = rows.CROWDED
+        return rows.picked(rows.held(self.rows, found[0], found[1]), self.new)
+
+
 def _arrived(settings: Settings, state: State, due: Rows, from_ms: int) -> tuple[State, Told]:
     """New rows meet the others of their keys, and are held."""
     horizon_ms, size_ms = settings.feedback.horizon, settings.windows.size
-    of, new = _set_up(state.held, due, from_ms, horizon_ms)
+    came = _set_up(state.held, due, from_ms, horizon_ms)
+    of = meet.scene(horizon_ms, *(rows.picked(one.rows, one.part) for one in came))
     predictions, labels = of.predictions, of.labels
+    new_predictions, new_labels = (one.new[one.part] for one in came)
     before = meet.repeated_predictions(of)
-    usable = np.where(new.predictions, before < 0, predictions.settled == 0)
-    first = meet.first_labels(of, np.where(new.predictions, horizon_ms, predictions.early_ms))
+    usable = np.where(new_predictions, before < 0, predictions.settled == 0)
+    first = meet.first_labels(of, np.where(new_predictions, horizon_ms, predictions.early_ms))
     apart_ms = predictions.times_ms - labels.times_ms[first] if len(labels) else np.zeros_like(first)
     # The label that a held prediction met when it came may be gone; then what was found is not its first.
-    gone = ~new.predictions & (predictions.early_ms > 0) & (apart_ms != predictions.early_ms)
+    gone = ~new_predictions & (predictions.early_ms > 0) & (apart_ms != predictions.early_ms)
     first = np.where(usable & ~gone, first, -1)
     early_ms = np.where(first >= 0, np.maximum(apart_ms, 0), 0)
 
     met = first >= 0
-    met[met] = (new.predictions | new.labels[first])[met] if len(labels) else False
+    met[met] = (new_predictions | new_labels[first])[met] if len(labels) else False
     pairs = rows.picked(predictions, met), rows.picked(labels, first[met])
     label_before = meet.repeated_labels(of)
     known = meet.first_predictions(of, horizon_ms, 0)
@@ -110,20 +129,20 @@ def _arrived(settings: Settings, state: State, due: Rows, from_ms: int) -> tuple
     parts = [
         told.met(*pairs, size_ms),
         Told(compared=compare.compared(of, first, usable, from_ms, settings)),
-        told.counted(predictions, "duplicate", new.predictions & ~usable),
-        told.counted(labels, "duplicate", new.labels & (label_before >= 0)),
+        *(told.counted(one.rows, "duplicate", one.new & ~one.part) for one in came),
+        told.counted(predictions, "duplicate", new_predictions & ~usable),
+        told.counted(labels, "duplicate", new_labels & (label_before >= 0)),
     ]
-    spots = state.places
+    spots = _leaning(state.places, came, horizon_ms)
     for some, which, others, found in (
-        (predictions, new.predictions & (before >= 0), predictions, before),
-        (predictions, new.predictions & (early_ms > 0), labels, first),
-        (labels, new.labels & (label_before >= 0), labels, label_before),
-        (labels, new.labels & (known >= 0), predictions, known),
+        (predictions, new_predictions & (before >= 0), predictions, before),
+        (predictions, new_predictions & (early_ms > 0), labels, first),
+        (labels, new_labels & (label_before >= 0), labels, label_before),
+        (labels, new_labels & (known >= 0), predictions, known),
     ):
         spots = places.leans(spots, some.times_ms[which], others.times_ms[found[which]])
-    own = rows.held(predictions, early_ms, ~usable), rows.held(labels, 0 * known, (label_before >= 0) | (known >= 0))
-    came = rows.picked(own[0], new.predictions), rows.picked(own[1], new.labels)
-    state = replace(state, held=_with(state.held, *came), places=spots, total=_more(state.total, came))
+    kept = came[0].held(early_ms, ~usable), came[1].held(0 * known, (label_before >= 0) | (known >= 0))
+    state = replace(state, held=_with(state.held, *kept), places=spots, total=_more(state.total, kept))
     return state, told.joined(parts)
 
 
@@ -137,24 +156,28 @@ def _less(total: int, some: Sequence[Rows]) -> int:
     return (total - sum(map(rows.total, some)) - sum(map(rows.found, some))) % 2**64
 
 
-class _New(Struct, frozen=True, eq=False):
-    """Which rows of a scene have just come."""
-
-    predictions: Bools
-    labels: Bools
-
-
-def _set_up(held: Held, due: Rows, from_ms: int, horizon_ms: int) -> tuple[Scene, _New]:
-    due = rows.picked(due, rows.order(due.keys))
+def _set_up(held: Held, due: Rows, from_ms: int, horizon_ms: int) -> list[_Came]:
+    """Predictions and labels: those that have just come, by key and time, and those that are held of their keys."""
+    by_time = rows.order(due.times_ms)
+    due = rows.picked(due, by_time[rows.order(due.keys[by_time])])
     keys, is_label = rows.distinct(due.keys), due.kind == rows.LABEL
-    old = [store.find(runs, keys, from_ms - horizon_ms) for runs in (held.predictions, held.labels)]
-    of = meet.scene(
-        horizon_ms,
-        rows.gathered([old[0], rows.picked(due, ~is_label)]),
-        rows.gathered([old[1], rows.picked(due, is_label)]),
-    )
-    new = [np.arange(len(some)) >= len(before) for some, before in zip((of.predictions, of.labels), old, strict=True)]
-    return of, _New(*new)
+    found = []
+    for runs, which in ((held.predictions, ~is_label), (held.labels, is_label)):
+        old = store.find(runs, keys, from_ms - horizon_ms)
+        both = rows.gathered([old, rows.picked(due, which)])
+        new = np.arange(len(both)) >= len(old)
+        crowded = np.where(new, meet.crowded(both, horizon_ms, store.CROWD), both.settled == rows.CROWDED)
+        found.append(_Came(both, new, ~crowded))
+    return found
+
+
+def _leaning(spots: Places, came: Sequence[_Came], horizon_ms: int) -> Places:
+    """Who is in a crowd is the one decision that others rest on: where there is one, a replay needs two horizons."""
+    keys = np.concatenate([one.rows.keys[~one.part] for one in came])
+    if not len(keys):
+        return spots
+    times_ms = np.concatenate([one.rows.times_ms[one.new & np.isin(one.rows.keys, keys)] for one in came])
+    return places.leans(spots, times_ms, times_ms - 2 * horizon_ms)
 
 
 def _with(held: Held, predictions: Rows, labels: Rows) -> Held:
@@ -190,7 +213,9 @@ def _ended(settings: Settings, state: State, from_ms: int) -> tuple[State, Told]
         labels=tuple(run for run in held.labels if run.last_ms >= span[1]),
         undecided=undecided,
     )
-    return replace(state, held=held, total=total, places=places.past(state.places, span[1])), told.joined(parts)
+    return replace(state, held=held, total=total, places=places.past(state.places, span[1], horizon_ms)), told.joined(
+        parts
+    )
 
 
 def _predictions_ended(settings: Settings, held: Held, some: Rows) -> Told:
@@ -199,7 +224,7 @@ def _predictions_ended(settings: Settings, held: Held, some: Rows) -> Told:
     if not len(some):
         return Told()
     open_keys = rows.distinct(some.keys[some.early_ms == 0])
-    of = meet.scene(horizon_ms, some, store.find(held.labels, open_keys, int(some.times_ms.min())))
+    of = meet.scene(horizon_ms, some, _taking_part(held.labels, open_keys, int(some.times_ms.min())))
     labelled = (of.predictions.early_ms > 0) | (meet.first_labels(of, 0) >= 0)
     return told.ended(of.predictions, labelled, horizon_ms, settings.windows.size)
 
@@ -209,9 +234,14 @@ def _labels_ended(settings: Settings, held: Held, some: Rows) -> Told:
     some = rows.picked(some, some.settled == 0)
     if not len(some):
         return Told()
-    others = store.find(held.predictions, rows.distinct(some.keys), int(some.times_ms.min()))
+    others = _taking_part(held.predictions, rows.distinct(some.keys), int(some.times_ms.min()))
     of = meet.scene(horizon_ms, others, some)
     return told.counted(of.labels, "unknown", meet.first_predictions(of, 0, horizon_ms) < 0)
+
+
+def _taking_part(runs: Sequence[Run], keys: Words, since_ms: int) -> Rows:
+    found = store.find(runs, keys, since_ms)
+    return rows.picked(found, found.settled != rows.CROWDED)
 
 
 def _below(settings: Settings, state: State, limit: int) -> tuple[Held, list[Rows]]:

@@ -20,6 +20,8 @@ Column: TypeAlias = np.ndarray[Any, Any]
 
 PREDICTION: Final = 0
 LABEL: Final = 1
+SETTLED: Final = 1
+CROWDED: Final = 2
 
 
 class Names(Struct, frozen=True):
@@ -59,7 +61,8 @@ class Rows(Struct, frozen=True, eq=False):
     early_ms: Ints
     """[n] how long before the prediction its label came; 0 if not before it."""
     settled: Ints
-    """[n] 1 if it makes no pair (a repeated prediction), or needs no end (a label, repeated or met by then)"""
+    """[n] `SETTLED` if it makes no pair (a repeated prediction), or needs no end (a label, repeated or met by then);
+    `CROWDED` if it takes no part at all"""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -141,10 +144,10 @@ def below(rows: Rows, key: int) -> Bools:
 
 def gathered(parts: Sequence[Rows]) -> Rows:
     """All rows, one part after the other."""
-    some = [part for part in parts if len(part)]
-    if len(some) <= 1:
-        return some[0] if some else none()
-    names, columns = together(some)
+    full = [part for part in parts if len(part)]
+    if len(full) <= 1:
+        return full[0] if full else none()
+    names, columns = together(full)
     return Rows(names=names, **{name: np.concatenate(columns(name)) for name in COLUMNS})
 
 
@@ -208,12 +211,10 @@ def order(column: Column) -> Ints:
     return np.argsort(column, kind="stable") if (ordered[1:] == ordered[:-1]).any() else found
 
 
-def held(rows: Rows, early_ms: Ints, settled: Bools) -> Rows:
+def held(rows: Rows, early_ms: Ints, settled: Ints) -> Rows:
     """Rows as they are kept: with what was found when they came, without their place in the input."""
     nowhere = np.full(len(rows), -1, dtype=np.int64)
-    return replace(
-        rows, early_ms=early_ms, settled=settled.astype(np.int64), topic=nowhere, partition=nowhere, offset=nowhere
-    )
+    return replace(rows, early_ms=early_ms, settled=settled, topic=nowhere, partition=nowhere, offset=nowhere)
 
 
 def content(rows: Rows) -> Words:

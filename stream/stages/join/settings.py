@@ -20,7 +20,7 @@ class Feedback(BaseModel, frozen=True, extra="forbid"):
     """Share of prediction ids that are joined, chosen by hash, so that both halves are kept or neither. All of them:
     a performance of fewer pairs is known less well."""
     max_pending: int = Field(default=5_000_000, ge=1)
-    """Rows within their horizon that a task holds; above it the task halves its sample. About 40 bytes each: 200 MB."""
+    """Rows within their horizon that a task holds; above it the task halves its sample. About 30 bytes each: 150 MB."""
 
 
 class Settings(Struct, frozen=True, eq=False):
