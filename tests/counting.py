@@ -283,7 +283,7 @@ def detect_decode(data: bytes) -> DetectState | Malformed:
 
 
 JOIN: Final[dict[str, Any]] = {
-    "join_start": JoinState,
+    "join_start": lambda halvings, _: JoinState(halvings),
     "join_step": join_step,
     "join_watermark": lambda state: state.watermark_ms,
     "join_oldest": join_oldest,

@@ -161,7 +161,7 @@ def stages(
         ingest_tick=lambda state, time_ms: ingest.tick(one, state, time_ms),
         ingest_flush=lambda references, states, partitions: ingest.flush(one, references, states, partitions),
         ingest_pending=ingest.pending,
-        join_start=lambda halvings: join.start(pairs, halvings),
+        join_start=lambda halvings, committed: join.start(pairs, halvings, committed),
         join_step=lambda state, records: join.step(pairs, state, records),
         join_watermark=join.watermark,
         join_oldest=join.oldest,

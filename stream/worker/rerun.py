@@ -125,7 +125,7 @@ class _Join:
         self._facts = [deque(_facts(records)) for records in pairs]
         self._halves: list[dict[bytes, deque[list[Outgoing]]]] = [defaultdict(deque) for _ in pairs]
         """Per partition what the transactions have told it, by their watermark record."""
-        self._states = [stages.join_start(0) for _ in pairs]
+        self._states = [stages.join_start(0, 0) for _ in pairs]
 
     def hear(self, fact: bytes, told: Sequence[Outgoing]) -> None:
         """What a transaction of ingest has told join."""

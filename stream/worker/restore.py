@@ -145,10 +145,10 @@ class Restorer:
                 self._same_topic(task, mark.topic_id)
         if mark is not None and mark.config_id == self._stages.config_id:
             replay_from = self._within(task, mark.replay_from, start, next_offset)
-            task.settle(self._stages.join_start(mark.halvings), replay_from)
+            task.settle(self._stages.join_start(mark.halvings, next_offset), replay_from)
             self._replay_to(task, next_offset, mark.digest if replay_from == mark.replay_from else None, now_seconds)
         else:
-            task.settle(self._stages.join_start(0), start)
+            task.settle(self._stages.join_start(0, 0), start)
             self._replay_to(task, next_offset, None, now_seconds)
 
     def _within(self, task: Task, replay_from: int, start: int, next_offset: int) -> int:

@@ -131,8 +131,8 @@ class Stages(Struct, frozen=True):
     was pending as records"""
     ingest_pending: Callable[[Mapping[Partition, Any]], tuple[int, int]]
     """states -> partial profiles and bytes that wait to be flushed"""
-    join_start: Callable[[int], Any]
-    """how often the threshold was halved -> state"""
+    join_start: Callable[[int, int], Any]
+    """how often the threshold was halved, offset below which records are replayed -> state"""
     join_step: Callable[[Any, Sequence[Record]], tuple[Any, JoinOutputs]]
     """state, records -> state, outputs"""
     join_watermark: Callable[[Any], int | None]

@@ -41,9 +41,9 @@ SETTINGS = settings_of()
 class Run:
     """A task led by hand."""
 
-    def __init__(self, settings: Settings, halvings: int = 0) -> None:
+    def __init__(self, settings: Settings, halvings: int = 0, committed: int = 0) -> None:
         self.settings = settings
-        self.state = join.start(settings, halvings)
+        self.state = join.start(settings, halvings, committed)
         self.records: list[Outgoing] = []
         self.counts: Counter[str] = Counter()
 
@@ -155,7 +155,7 @@ def test_outcomes_are_those_of_the_book_however_the_halves_came(data: st.DataObj
 
 @pytest.mark.usefixtures("parts")
 @hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data(), worlds(), st.sampled_from([3, 8, 10_000]), st.sampled_from([5, HORIZON_MS, 10 * LAST_MS]))
+@given(st.data(), worlds(), st.sampled_from([3, 5, 8, 10_000]), st.sampled_from([5, HORIZON_MS, 10 * LAST_MS]))
 def test_a_silent_replay_from_the_oldest_row_needed_ends_in_the_same_state(
     data: st.DataObject, world: list[Half], max_pending: int, horizon_ms: int
 ) -> None:
@@ -166,7 +166,8 @@ def test_a_silent_replay_from_the_oldest_row_needed_ends_in_the_same_state(
     for some in data.draw(cuts(records[:committed])):
         first.step(some)
 
-    second = Run(settings, join.halvings(first.state))
+    next_offset = records[committed - 1].offset + 1 if committed else 0
+    second = Run(settings, join.halvings(first.state), next_offset)
     oldest = join.oldest(first.state)
     replayed = [record for record in records[:committed] if oldest is not None and record.offset >= oldest]
     for some in data.draw(cuts(replayed)):
@@ -178,6 +179,27 @@ def test_a_silent_replay_from_the_oldest_row_needed_ends_in_the_same_state(
         assert one[1] == two[1]
         assert seen(one[0]) == seen(two[0])
         first.state, second.state = one[0], two[0]
+
+
+def test_a_replay_does_not_halve_the_sample_because_time_stands_still_in_it() -> None:
+    settings = settings_of(max_pending=5)
+    answers = [prediction(f"p{time_ms}", time_ms) for time_ms in (0, 1, 2, 3, 11, 12, 13)]
+    log = Log([Source("predictions", 0, answers), Source("feedback", 0, []), Source("feedback", 1, [])])
+    rests = SourceMark("feedback", 1, 0, 100)
+    log.mark([rests])
+    log.commit([4, 0, 0])
+    log.mark([SourceMark("predictions", 0, 4, 10), SourceMark("feedback", 0, 0, 10)])
+    log.commit([3, 0, 0])
+    log.mark([rests])
+    first = Run(settings)
+    first.step(log.records)
+
+    second = Run(settings, join.halvings(first.state), committed=log.records[-1].offset + 1)
+    second.step([record for record in log.records if record.offset >= (join.oldest(first.state) or 0)])
+
+    assert join.oldest(first.state) == log.records[1].offset
+    assert join.waiting(first.state) == len(answers)
+    assert seen(second.state) == seen(first.state)
 
 
 def test_a_replay_knows_who_was_in_a_crowd_even_if_the_crowd_is_long_gone(monkeypatch: pytest.MonkeyPatch) -> None:

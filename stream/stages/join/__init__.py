@@ -60,28 +60,37 @@ class Outputs(Struct, frozen=True):
     (no prediction), duplicate; of either kind: over_limit (dropped with the sample), late (its window was over)."""
 
 
-def start(settings: Settings, halvings: int = 0) -> State:
-    """Nothing read yet; the sample halved as often as it was when the offset was committed."""
+def start(settings: Settings, halvings: int = 0, committed: int = 0) -> State:
+    """Nothing read yet; the sample halved as often as it was when the offset was committed.
+
+    Records below that offset are replayed and halve it no further: fewer of their rows waited when they were new.
+    """
     return State(
         marks=Marks(),
         places=places.start(settings.feedback.horizon),
         inbox=Inbox(),
         held=Held(),
         halvings=halvings,
+        committed=committed,
     )
 
 
 def step(settings: Settings, state: State, records: Sequence[Record]) -> tuple[State, Outputs]:
-    """Some records further. Raises `ValueError` on bytes that no ingest has written: the log is not ours."""
+    """Some records further, all of them replayed or none.
+
+    Raises `ValueError` on bytes that no ingest has written: the log is not ours.
+    """
     parts: list[Told] = []
     came: list[_Block] = []
+    if records:
+        state = replace(state, is_replay=records[-1].offset < state.committed)
     ends_ms, room = state.reached_ms, settings.feedback.max_pending - len(state.inbox)
     for record in records:
         kind = None if record.value is None else codec.kind_of(record.value)
         if kind == HALVES:
             came.append(_Block(_opened(record, Halves, HALVES), record.offset, ends_ms, state.places))
             room -= len(came[-1].halves.keys)
-            if room < 0:
+            if room < 0 and not state.is_replay:
                 state, part = _relieved(settings, state, came, ends_ms)
                 parts.append(part)
                 came, room = [], settings.feedback.max_pending - len(state.inbox)

@@ -32,7 +32,8 @@ def advance(settings: Settings, state: State, until_ms: int) -> tuple[State, Tol
     while state.reached_ms is None or state.reached_ms < until_ms:
         state, part = _passed(settings, state, _next(settings, state, until_ms))
         parts.append(part)
-        if state.reached_ms is not None and state.reached_ms % settings.windows.size == 0:
+        is_end = state.reached_ms is not None and state.reached_ms % settings.windows.size == 0
+        if is_end and not state.is_replay:
             state, dropped = _bounded(settings, state)
             parts.append(dropped)
     return state, told.joined(parts)
@@ -67,7 +68,8 @@ def _next(settings: Settings, state: State, until_ms: int) -> int:
     if first_ms is None or first_ms >= until_ms:
         return until_ms
     size_ms = settings.windows.size
-    if state.held.undecided + inbox.due(state.inbox, until_ms) > settings.feedback.max_pending:
+    many = state.held.undecided + inbox.due(state.inbox, until_ms) > settings.feedback.max_pending
+    if many and not state.is_replay:
         until_ms = first_ms - first_ms % size_ms + size_ms
     while until_ms - first_ms > 1 and inbox.due(state.inbox, until_ms) > ROWS_AT_ONCE:
         until_ms = first_ms + (until_ms - first_ms) // 2

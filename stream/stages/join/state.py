@@ -32,6 +32,10 @@ class State(Struct, frozen=True, eq=False):
     total: int = 0
     """The hashes of all undecided rows, summed modulo 2^64."""
     halvings: int = 0
+    committed: int = 0
+    """Records below this offset are replayed."""
+    is_replay: bool = False
+    """Whether the newest record was one of them: then `halvings` is what it will be, and the sample stays."""
     watermark_ms: int | None = None
     reached_ms: int | None = None
     """Rows with time' before this are processed: the end of a window."""
