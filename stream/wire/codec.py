@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from stream.wire.canonical import canonical_json
 from stream.wire.internal import Reference
+from stream.wire.record import Record
 from stream.wire.times import parse_time, rfc3339
 
 __all__ = [
@@ -32,8 +33,10 @@ __all__ = [
     "hashes",
     "kind_of",
     "named",
+    "opened",
     "parse_time",
     "partition_of",
+    "place",
     "reference_id",
     "rfc3339",
     "to_json",
@@ -115,6 +118,19 @@ def decode(data: bytes, shape: type[T], kind: str | None = None) -> T | Malforme
     """
     opened = _opened(data, kind)
     return opened if isinstance(opened, Malformed) else _body(opened, shape)
+
+
+def opened(record: Record, shape: type[T], kind: str) -> T:
+    """The struct in a record that only this system writes. Raises `ValueError`, naming the place, on other bytes."""
+    found = decode(record.value or b"", shape, kind)
+    if isinstance(found, Malformed):
+        raise ValueError(f"{place(record)}: {found.code}: {found.detail}")  # noqa: TRY004 - bytes, not types, are wrong
+    return found
+
+
+def place(record: Record) -> str:
+    """Where a record stands, for people."""
+    return f"{record.topic}[{record.partition}] offset {record.offset}"
 
 
 def _opened(data: bytes, kind: str | None) -> memoryview | Malformed:

@@ -8,9 +8,8 @@ given: whoever holds the old one can go back to it.
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from math import inf
-from typing import Final, TypeVar
+from typing import Final
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from stream.profiles import outcomes, summaries, windows
@@ -52,8 +51,6 @@ __all__ = [
     "waits_for",
 ]
 
-T = TypeVar("T", bound=Struct)
-
 CLOSED_PER_RECORD: Final = 1000
 """Windows of a segment closed for one input record at most; the rest with the next: transactions stay bounded."""
 _BEFORE_ALL_TIME: Final = -(2**63)
@@ -75,10 +72,10 @@ def waits_for(references: References, record: Record) -> str | None:
     """
     kind = None if record.value is None else codec.kind_of(record.value)
     if kind == PARTIAL:
-        partial = _opened(record, Partial, PARTIAL)
+        partial = codec.opened(record, Partial, PARTIAL)
         return None if references.by_id(partial.reference_id) else partial.reference_id
     if kind == WATERMARKS:
-        offset = _opened(record, Watermarks, WATERMARKS).references_offset
+        offset = codec.opened(record, Watermarks, WATERMARKS).references_offset
         return None if references.offset >= offset else f"before offset {offset}"
     return None
 
@@ -115,33 +112,22 @@ def _heard(settings: Settings, state: State, record: Record) -> State:
     """The state after one record, before any window is closed for it."""
     kind = None if record.value is None else codec.kind_of(record.value)
     if kind == PARTIAL:
-        return _gathered(settings, state, _opened(record, Partial, PARTIAL))
+        return _gathered(settings, state, codec.opened(record, Partial, PARTIAL))
     if kind == SAMPLE:
-        return _gathered(settings, state, _opened(record, Sample, SAMPLE))
+        return _gathered(settings, state, codec.opened(record, Sample, SAMPLE))
     if kind == OUTCOMES:
-        return _measured(settings, state, _opened(record, Outcomes, OUTCOMES))
+        return _measured(settings, state, codec.opened(record, Outcomes, OUTCOMES))
     if kind == WATERMARKS:
-        return replace(state, marks=windows.apply(state.marks, _opened(record, Watermarks, WATERMARKS)))
+        return replace(state, marks=windows.apply(state.marks, codec.opened(record, Watermarks, WATERMARKS)))
     if kind == CONTROL:
-        return _decided(settings, state, _opened(record, ControlEvent, CONTROL))
-    raise ValueError(f"{_place(record)}: not a record of this system")
+        return _decided(settings, state, codec.opened(record, ControlEvent, CONTROL))
+    raise ValueError(f"{codec.place(record)}: not a record of this system")
 
 
 def _decided(settings: Settings, state: State, event: ControlEvent) -> State:
     """The state with one control event more: it applies to windows that are closed from now on."""
     watermark_ms = windows.watermark(state.marks, settings.topics)
     return replace(state, decisions=heard(state.decisions, event, watermark_ms, settings.windows.size))
-
-
-def _opened(record: Record, shape: type[T], kind: str) -> T:
-    found = codec.decode(record.value or b"", shape, kind)
-    if isinstance(found, Malformed):
-        raise ValueError(f"{_place(record)}: {found.code}: {found.detail}")  # noqa: TRY004 - bytes, not types, are wrong
-    return found
-
-
-def _place(record: Record) -> str:
-    return f"{record.topic}[{record.partition}] offset {record.offset}"
 
 
 def _gathered(settings: Settings, state: State, part: Partial | Sample) -> State:

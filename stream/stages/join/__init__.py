@@ -10,7 +10,7 @@ interleaved, partitioned or cut, nor on what happened to be in memory.
 """
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from msgspec import Struct
@@ -26,7 +26,6 @@ from stream.stages.join.settings import Feedback, Settings
 from stream.stages.join.state import STATE_VERSION, Held, State
 from stream.stages.join.told import Told
 from stream.wire import codec
-from stream.wire.codec import Malformed
 from stream.wire.internal import END_OF_TIME_MS, HALVES, WATERMARKS, Halves, Watermarks
 from stream.wire.record import Outgoing, Record
 
@@ -44,8 +43,6 @@ __all__ = [
     "waiting",
     "watermark",
 ]
-
-T = TypeVar("T", bound=Struct)
 
 _NEVER: Final = -(2**62)
 
@@ -88,7 +85,7 @@ def step(settings: Settings, state: State, records: Sequence[Record]) -> tuple[S
     for record in records:
         kind = None if record.value is None else codec.kind_of(record.value)
         if kind == HALVES:
-            came.append(_Block(_opened(record, Halves, HALVES), record.offset, ends_ms, state.places))
+            came.append(_Block(codec.opened(record, Halves, HALVES), record.offset, ends_ms, state.places))
             room -= len(came[-1].halves.keys)
             if room < 0 and not state.is_replay:
                 state, part = _relieved(settings, state, came, ends_ms)
@@ -98,7 +95,7 @@ def step(settings: Settings, state: State, records: Sequence[Record]) -> tuple[S
             state = _marked(settings, state, record)
             ends_ms = _later(ends_ms, _end(settings, state))
         else:
-            raise ValueError(f"{_place(record)}: not a record of this system")
+            raise ValueError(f"{codec.place(record)}: not a record of this system")
     state, part = _entered(settings, state, came)
     parts.append(part)
     state, part = _advanced(settings, state, ends_ms)
@@ -169,7 +166,7 @@ def _entered(settings: Settings, state: State, blocks: Sequence[_Block]) -> tupl
 
 
 def _marked(settings: Settings, state: State, record: Record) -> State:
-    marks = _opened(record, Watermarks, WATERMARKS)
+    marks = codec.opened(record, Watermarks, WATERMARKS)
     after = windows.apply(state.marks, marks)
     ended = windows.have_ended(after, settings.topics)
     return replace(
@@ -205,14 +202,3 @@ def _end(settings: Settings, state: State) -> int | None:
 
 def _later(one: int | None, other: int | None) -> int | None:
     return max((time_ms for time_ms in (one, other) if time_ms is not None), default=None)
-
-
-def _opened(record: Record, shape: type[T], kind: str) -> T:
-    found = codec.decode(record.value or b"", shape, kind)
-    if isinstance(found, Malformed):
-        raise ValueError(f"{_place(record)}: {found.code}: {found.detail}")  # noqa: TRY004 - bytes, not types, are wrong
-    return found
-
-
-def _place(record: Record) -> str:
-    return f"{record.topic}[{record.partition}] offset {record.offset}"
