@@ -56,8 +56,9 @@ COMMITTED_SECONDS: Final = 0.2
 BOUNDS_SECONDS: Final = 1.0
 DESCRIBE_SECONDS: Final = 5.0
 DESCRIBED_FOR_SECONDS: Final = 20.0
-SLOT_SECONDS: Final = 15.0
-"""A dead member of our name leaves the group after its session of 10 s."""
+SLOT_SECONDS: Final = 25.0
+"""Two sessions and five seconds: a member that died while the group was forming is given a whole session by the next
+generation before it is known to be gone."""
 REFUSED_SECONDS: Final = 30.0
 READ_RECORDS: Final = 2_000
 

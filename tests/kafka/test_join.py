@@ -9,7 +9,7 @@ from kafka.test_exactly_once import all_of, await_answer, published
 from kafka.workers import Scene, scene, wait_until
 
 FEEDBACK = 3
-POINTS = ["step@join:4", "restore@join:2", "replay@join:3", "outputs:8", "offsets:8", "commit:8", "adopt:8"]
+POINTS = ["step@join:2", "restore@join:2", "replay@join:3", "outputs:8", "offsets:8", "commit:8", "adopt:8"]
 
 
 def some_pairs(cluster: Cluster, play: Scene) -> bool:

@@ -77,6 +77,6 @@ def test_outcomes_are_those_of_one_worker_in_memory(cluster: Cluster, tmp_path: 
         for slot in range(workers):
             play.start(str(slot))
         wait_until(lambda: on_kafka(play, cluster)[0].total() >= expected[0].total(), play.report)
-        assert play.stop() == {str(slot): 0 for slot in range(workers)}
+        assert play.stop() == {str(slot): 0 for slot in range(workers)}, play.report()
         assert on_kafka(play, cluster) == expected
         assert '"replay_differs"' not in play.report()
