@@ -18,6 +18,7 @@ from stream.wire.inbound import Limits
 from stream.wire.internal import CONTROL
 from stream.wire.outbound import Draft, Hex16, Hex32, Kind, as_draft7
 from stream.wire.record import EVERY_PARTITION, Outgoing
+from stream.wire.rows import json_object
 from stream.wire.times import parse_time, rfc3339
 
 Outcome: TypeAlias = Literal["succeeded", "failed", "skipped"]
@@ -117,12 +118,9 @@ def decode(value: bytes, limits: Limits) -> ControlEvent | Malformed:
     """
     if len(value) > limits.record_bytes:
         return Malformed("too_large", f"$: more than {limits.record_bytes} bytes")
-    try:
-        fields = lenient.loads(value)
-    except lenient.NotJson:
-        return Malformed("json_invalid", f"$: not a JSON text in UTF-8 of at most {lenient.DEPTH_MAX} levels")
-    if not isinstance(fields, dict):
-        return Malformed("not_an_object", "$: must be an object")
+    fields = json_object(value)
+    if isinstance(fields, Malformed):
+        return fields
     try:
         return _event(fields)
     except _Refused as refused:

@@ -308,13 +308,19 @@ def _object(task: Task, place: int) -> dict[str, Any] | Malformed:
         return Malformed("too_large", f"$: more than {record_bytes} bytes")
     if auto and (name := _foreign_headers(task.batch.headers[place] or ()) or _foreign_bytes(value)):
         return _not_read(name)
+    fields = json_object(value)
+    if isinstance(fields, Malformed):
+        return fields
+    return _not_read(name) if auto and (name := _foreign_object(fields)) else fields
+
+
+def json_object(value: bytes) -> dict[str, Any] | Malformed:
+    """The fields of a JSON text that must be an object, read as leniently as `lenient.loads`. Never raises."""
     try:
         fields = lenient.loads(value)
     except lenient.NotJson:
         return Malformed("json_invalid", f"$: not a JSON text in UTF-8 of at most {lenient.DEPTH_MAX} levels")
-    if not isinstance(fields, dict):
-        return Malformed("not_an_object", "$: must be an object")
-    return _not_read(name) if auto and (name := _foreign_object(fields)) else fields
+    return fields if isinstance(fields, dict) else Malformed("not_an_object", "$: must be an object")
 
 
 def _not_read(name: str) -> Malformed:

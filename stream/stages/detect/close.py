@@ -202,11 +202,7 @@ def _under(closing: Closing, version: Version, tables: Tables, spans: Sequence[S
         return replace(version, reference_id=reference_id, watch=inputs.under(own, version.watch)), []
     version, records = _ended(closing, version)
     rows = {name: row for name, row in version.alerts.items() if name[0] in tables.segments}
-    began: dict[tuple[str, int], int] = {}
-    for span in spans:
-        where = (span.topic, span.partition)
-        began[where] = min(began.get(where, span.first_offset), span.first_offset)
-    fresh = inputs.start(plan(closing.settings, tables, None), closing.start_ms, began)
+    fresh = inputs.start(plan(closing.settings, tables, None), closing.start_ms, tell.first_offsets(spans))
     if old is not None and old.reference.complete and not tables.reference.complete:
         # What was learned is gone again, retired by somebody: counting begins anew.
         version = replace(version, learning=None, maturing=None)

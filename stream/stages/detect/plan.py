@@ -125,7 +125,7 @@ def plan(settings: Settings, tables: Tables, serving: Serving | None) -> InputsP
     """The plan of a model version; remembered, since its laws cost some 10 ms per 1,000 series."""
     columns = _columns(tables)
     spent = spending(settings, columns, KINDS, len(tables.segments), "inputs")
-    phi, n_bar = _spread(tables, serving)
+    phi, n_bar = filled_spread(*_known_spread(tables), serving)
     ordered, unordered = (
         _distributions(settings, tables, place, phi, n_bar, spent.ln_threshold) for place in (ORDERED, UNORDERED)
     )
@@ -270,9 +270,8 @@ def _known_spread(tables: Tables) -> tuple[Floats, Floats]:
     )
 
 
-def _spread(tables: Tables, serving: Serving | None) -> tuple[Floats, Floats]:
-    """[G, C] overdispersion and mean events of a window to work with."""
-    phi, n_bar = _known_spread(tables)
+def filled_spread(phi: Floats, n_bar: Floats, serving: Serving | None) -> tuple[Floats, Floats]:
+    """[G, C] overdispersion and mean events of a window to work with; NaN where a reference does not know them."""
     if serving is not None:
         phi, n_bar = np.where(np.isnan(phi), serving.phi, phi), np.where(np.isnan(n_bar), serving.n_bar, n_bar)
     # A segment too thin to tell spreads like the whole model.

@@ -461,6 +461,15 @@ def times(point: locate.ChangePoint) -> tuple[int, int, int]:
     return point.at_ms, point.earliest_ms, point.latest_ms
 
 
+def first_offsets(spans: Iterable[Span]) -> dict[tuple[str, int], int]:
+    """Where the input stands at the beginning of some spans."""
+    found: dict[tuple[str, int], int] = {}
+    for span in spans:
+        where = (span.topic, span.partition)
+        found[where] = min(found.get(where, span.first_offset), span.first_offset)
+    return found
+
+
 def next_offsets(spans: Iterable[Span]) -> dict[tuple[str, int], int]:
     """Where the input stands behind some spans."""
     found: dict[tuple[str, int], int] = {}

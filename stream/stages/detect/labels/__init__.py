@@ -6,7 +6,7 @@ outcomes are added up, and its readings say how the model does all the same.
 """
 
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,13 +18,14 @@ from stream.profiles.reference import References, in_force_last, reference_key
 from stream.stages.detect import impact, silence, tally
 from stream.stages.detect import watch as watching
 from stream.stages.detect.close import Closing
+from stream.stages.detect.inputs import CALIBRATION_WINDOWS
 from stream.stages.detect.labels import plan as planning
 from stream.stages.detect.labels import readings, requests, rivals, shown, tell
 from stream.stages.detect.labels.plan import Known, OutcomesPlan
 from stream.stages.detect.labels.tell import Beside, Scene
 from stream.stages.detect.plan import OUTCOME_KINDS, Serving
 from stream.stages.detect.state import Calibration, OutcomeVersion, Version, Watch
-from stream.stages.detect.tell import Teller, alert_ids, held_back, settled, told
+from stream.stages.detect.tell import Teller, alert_ids, first_offsets, held_back, settled, told
 from stream.wire import codec
 from stream.wire.codec import Malformed
 from stream.wire.internal import Outcomes
@@ -32,9 +33,6 @@ from stream.wire.record import Outgoing
 from stream.wire.times import parse_time
 
 Told: TypeAlias = tuple[OutcomeVersion, list[Outgoing]]
-
-CALIBRATION_WINDOWS: Final = 100
-"""As of inputs: windows with pairs from which a reference that does not know serving learns its overdispersion."""
 
 
 def close(closing: Closing, version: OutcomeVersion, inputs: Version | None) -> Told:
@@ -133,15 +131,11 @@ def known_before(references: References, version: OutcomeVersion) -> Known | Non
 def _fresh(closing: Closing, known: Known, window: Outcomes) -> Watch:
     """All detectors at rest."""
     plan = planning.plan(closing.settings, known, None)
-    began: dict[tuple[str, int], int] = {}
-    for span in window.spans:
-        where = (span.topic, span.partition)
-        began[where] = min(began.get(where, span.first_offset), span.first_offset)
     calibration = None
     if not plan.serving_known:
         spread = outcome_learning.no_spread(known.tables)
         calibration = Calibration(spread.sums, spread.events, spread.events[:, 0], spread.windows)
-    return watching.start(plan, closing.start_ms, began, calibration)
+    return watching.start(plan, closing.start_ms, first_offsets(window.spans), calibration)
 
 
 def _learned(closing: Closing, version: OutcomeVersion, window: Outcomes) -> Told:

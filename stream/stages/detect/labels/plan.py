@@ -22,6 +22,7 @@ from stream.stages.detect.plan import (
     Plan,
     Serving,
     Spending,
+    filled_spread,
     no_means,
     spending,
     tests_enabled,
@@ -86,7 +87,7 @@ def plan(settings: Settings, known: Known, serving: Serving | None) -> OutcomesP
     tables = known.tables
     columns = _columns(tables.members)
     spent = spending(settings, columns, OUTCOME_KINDS, len(tables.segments), "outcomes")
-    phi, n_bar = _spread(tables, serving)
+    phi, n_bar = filled_spread(tables.phi, tables.n_bar, serving)
     rates, means = (_means(settings, tables, form, phi, n_bar, spent) for form in ("rate", "mean"))
     tested = RATE if any((own.signal, own.form) == (ERROR, "rate") for own in tables.members) else MEAN
     series = rates if tested == RATE else means
@@ -142,16 +143,6 @@ def _columns(members: list[Member]) -> list[Column]:
         found.append(Column(member.signal, member.measure, family, places[family], kind_of(member.signal)))
         places[family] += 1
     return found
-
-
-def _spread(tables: OutcomeTables, serving: Serving | None) -> tuple[Floats, Floats]:
-    """[G, C] overdispersion and mean events of a window to work with."""
-    phi, n_bar = tables.phi, tables.n_bar
-    if serving is not None:
-        phi, n_bar = np.where(np.isnan(phi), serving.phi, phi), np.where(np.isnan(n_bar), serving.n_bar, n_bar)
-    # A segment too thin to tell spreads like the whole model.
-    phi = np.where(np.isnan(phi), phi[:1], phi)
-    return np.where(np.isnan(phi), 1.0, phi), np.where(np.isnan(n_bar), 1.0, n_bar)
 
 
 def _delays(settings: Settings, tables: OutcomeTables, phi: Floats, n_bar: Floats, spent: Spending) -> Distributions:
